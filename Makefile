@@ -1,0 +1,63 @@
+# make run    set everything up in .venv and run the demo to results/demo/report.html
+# make test   set everything up in .venv and pass the tests
+
+PYTHON ?= python3
+CORES ?= all
+KILLS ?= 20
+# The folder of real images; its tests say that they are skipped where it isn't.
+REAL_DATA ?= $(or $(JAISP_REAL_DATA),$(wildcard ../shared/data))
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: run test fast-test lint real real-wide drill figures clean
+
+run: .venv/run.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
+
+test: .venv/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" JAISP_REAL_DATA="$(abspath $(REAL_DATA))" $(BIN)/pytest -n auto
+
+# What every commit passes: no workflow, no real data.
+fast-test: .venv/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto -m "not workflow and not realdata"
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+# The three small real fields to their reports (minutes), and the nine-band field (half an hour).
+SMALL_FIELDS := kids_viking_galex euclid_des hsc_hst
+real: $(SMALL_FIELDS:%=real-%)
+
+real-%: .venv/run.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" JAISP_DATA="$(abspath $(REAL_DATA))" \
+	  $(BIN)/snakemake --cores $(CORES) --configfile config/$*.yaml
+
+real-wide: real-kids_viking_wide
+
+# A run killed with -9 at 20 random moments ends with the store of an undisturbed one.
+drill: .venv/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/kill_drill.py --kills $(KILLS)
+
+# README's pictures and figures, from the results of `make run`.
+figures: .venv/run.stamp
+	$(BIN)/python benchmarks/readme_figures.py
+
+clean:
+	rm -rf .venv results .snakemake
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "JAISP needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install -q -c constraints.txt -e '.[test]'
+	@touch $@ .venv/run.stamp

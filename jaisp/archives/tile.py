@@ -1,0 +1,39 @@
+"""What the pipeline knows about one image: a tile and its planes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One image array in one file: science, noise, mask or PSF.
+
+    `slice` picks one plane of a cube along its slowest axis. `bytes` and `sha256` are of the file,
+    0 and "" where the archive doesn't tell.
+    """
+
+    path: Path | str
+    hdu: int | str
+    slice: int | None = None
+    bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of one band of one survey, with its planes."""
+
+    survey: str
+    band: str
+    id: str
+    science: Plane
+    noise: Plane | None
+    mask: Plane | None
+    psf: Plane | None
+    noise_kind: str  # rms | variance | inverse_variance | estimate
+    bad_bits: int | None  # of the mask; None: any non-zero value is bad
+    zeropoint: str | float | None  # science header key | AB mag of one unit | None = uncalibrated
+    psf_fwhm_arcsec: float | None  # None and no psf plane: estimated from stars
+    psf_moffat_beta: float | None
+    subtract_sky: bool
+    wcs: str | dict  # "header" or {ra, dec, pixel_arcsec, rotation_deg} of the image's centre

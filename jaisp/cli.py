@@ -1,0 +1,235 @@
+"""The command line: one command a stage, and the words in which it answers."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaisp import __version__
+from jaisp.config import Config, load_config
+from jaisp.errors import UserError
+from jaisp.files import locked, partial_dir, write_problems, write_receipt
+
+app = typer.Typer(
+    help="JAISP: from survey tiles to joint embeddings, one command a stage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The run's config file.")]
+LogOption = Annotated[Path | None, typer.Option("--log", help="Also write the log here.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first bad tile.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+CellOption = Annotated[str | None, typer.Option("--cell", help="Only this cell.")]
+SurveyOption = Annotated[str | None, typer.Option("--survey", help="Only this survey.")]
+GatherOption = Annotated[bool, typer.Option("--gather", help="Sum up what the jobs have done.")]
+
+log = logging.getLogger("jaisp")
+
+
+def main() -> None:
+    """Run a command; what the user did wrong becomes one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"jaisp: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("jaisp: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def simulate(config: ConfigOption, log_file: LogOption = None) -> None:
+    """Make the archive of simulated tiles, with truth beside them."""
+    run = _start(config, log_file)
+    from jaisp.simulate import simulate as stage
+
+    write_receipt(run, "simulate", "all", stage(run))
+
+
+@app.command()
+def plan(config: ConfigOption, log_file: LogOption = None) -> None:
+    """Find the tiles that cover the sky of the config."""
+    run = _start(config, log_file)
+    from jaisp.plan import plan as stage
+
+    write_receipt(run, "plan", "all", stage(run))
+
+
+@app.command()
+def fetch(
+    config: ConfigOption,
+    batch: Annotated[int | None, typer.Option(help="Only this batch of tiles.")] = None,
+    gather: GatherOption = False,
+    strict: StrictOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Bring every tile into the cache, verified."""
+    run = _start(config, log_file)
+    from jaisp.fetch import BATCHES, gather_fetched
+    from jaisp.fetch import fetch as stage
+
+    if batch is not None and not 0 <= batch < BATCHES:
+        raise UserError(f"--batch: {batch} is not one of 0…{BATCHES - 1}")
+    if not gather:
+        for number in range(BATCHES) if batch is None else [batch]:
+            write_receipt(run, "fetch", f"batch{number}", stage(run, number, strict=strict))
+    if gather or batch is None:
+        write_receipt(run, "fetch", "all", gather_fetched(run))
+
+
+@app.command()
+def warp(
+    config: ConfigOption,
+    cell: CellOption = None,
+    survey: SurveyOption = None,
+    gather: GatherOption = False,
+    strict: StrictOption = False,
+    threads: ThreadsOption = None,
+    log_file: LogOption = None,
+) -> None:
+    """Cut the patches of each cell from each survey's tiles."""
+    run = _start(config, log_file, threads)
+    if not gather:
+        from jaisp.sky import cells
+        from jaisp.warp import warp as stage
+
+        for one_cell in cells(run):
+            for name in _chosen(run, survey):
+                if cell in (None, one_cell.name):
+                    with locked(partial_dir(run) / f"{one_cell.name}.{name}.lock"):
+                        content = stage(run, one_cell, name, strict=strict)
+                    write_receipt(run, "warp", f"{one_cell.name}.{name}", content)
+    if gather or (cell is None and survey is None):
+        write_receipt(run, "warp", "all", {"problems": write_problems(run)})
+
+
+@app.command()
+def publish(config: ConfigOption, log_file: LogOption = None) -> None:
+    """Check every group of the store, write its index and split, and open it for training."""
+    run = _start(config, log_file)
+    from jaisp.store.publish import publish as stage
+
+    write_receipt(run, "publish", "all", stage(run))
+
+
+@app.command()
+def train(config: ConfigOption, threads: ThreadsOption = None, log_file: LogOption = None) -> None:
+    """Train the encoders."""
+    run = _start(config, log_file, threads)
+    from jaisp.train import train as stage
+
+    write_receipt(run, "train", "all", stage(run, threads=threads))
+
+
+@app.command()
+def embed(
+    config: ConfigOption,
+    cell: CellOption = None,
+    survey: SurveyOption = None,
+    gather: GatherOption = False,
+    threads: ThreadsOption = None,
+    log_file: LogOption = None,
+) -> None:
+    """Turn whole cells into token grids with a WCS, and these into maps."""
+    run = _start(config, log_file, threads)
+    from jaisp.embedding import embed_cell, embed_maps
+    from jaisp.sky import cells
+
+    if not gather:
+        for one_cell in cells(run):
+            for name in _chosen(run, survey):
+                if cell in (None, one_cell.name):
+                    content = embed_cell(run, one_cell, name, threads=threads)
+                    write_receipt(run, "embed", f"{one_cell.name}.{name}", content)
+    if gather or (cell is None and survey is None):
+        write_receipt(run, "embed", "all", embed_maps(run))
+
+
+@app.command()
+def evaluate(
+    config: ConfigOption, threads: ThreadsOption = None, log_file: LogOption = None
+) -> None:
+    """Measure the frozen encoders, with controls, on sky that training did not see."""
+    run = _start(config, log_file, threads)
+    from jaisp.evaluate import evaluate as stage
+
+    stage(run, threads=threads)
+
+
+@app.command()
+def report(config: ConfigOption, log_file: LogOption = None) -> None:
+    """Write the report: one HTML page."""
+    run = _start(config, log_file)
+    from jaisp.report import report as stage
+
+    path = stage(run)
+    problems = write_problems(run)
+    if problems:
+        log.warning("%d tiles were set aside: %s", problems, run.results / "problems.ecsv")
+    log.info("report: %s", path)
+
+
+@app.command("config")
+def show_config(
+    config: Annotated[Path | None, typer.Option("--config", help="Show it resolved.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
+    reference: Annotated[bool, typer.Option("--reference", help="Print docs/config.md.")] = False,
+) -> None:
+    """Print the config's schema, every key with its meaning, or a config with every default."""
+    from jaisp.config.schema import reference_text, schema_text
+
+    if schema + reference + (config is not None) != 1:
+        raise UserError("jaisp config: give one of --schema, --reference or --config FILE")
+    if schema:
+        print(schema_text(), end="")
+    elif reference:
+        print(reference_text(), end="")
+    elif config is not None:
+        from jaisp.config import dump_config
+
+        print(dump_config(load_config(config)), end="")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"jaisp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None: ...
+
+
+def _start(path: Path, log_file: Path | None, threads: int | None = None) -> Config:
+    """Read the config and set up the log and the threads of this process."""
+    if threads is not None:
+        for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers.clear()
+    for handler in handlers:
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return load_config(path)
+
+
+def _chosen(run: Config, survey: str | None) -> list[str]:
+    if survey is not None and survey not in run.surveys:
+        raise UserError(f"--survey: {survey!r} is not one of {', '.join(run.surveys)}")
+    return [survey] if survey else list(run.surveys)

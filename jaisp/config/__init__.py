@@ -1,0 +1,15 @@
+"""The config: one YAML file, checked key by key before anything runs."""
+
+from jaisp.config.hashes import group_hash, stage_hash, stage_version
+from jaisp.config.load import dump_config, load_config, parse_config
+from jaisp.config.root import Config
+
+__all__ = [
+    "Config",
+    "dump_config",
+    "group_hash",
+    "load_config",
+    "parse_config",
+    "stage_hash",
+    "stage_version",
+]

@@ -1,0 +1,33 @@
+"""How the frozen encoders are measured."""
+
+from pydantic import Field
+
+from jaisp.config.section import Section
+
+
+class EvaluateConfig(Section):
+    """Which sources count, how views are cropped, and how intervals are drawn."""
+
+    snr_min: float = Field(
+        5.0, gt=0, description="Sources count above this S/N in every survey concerned."
+    )
+    alignment_snr_min: float = Field(
+        10.0, gt=0, description="Sources whose positions are compared, S/N in both bands."
+    )
+    crop_tokens: int = Field(
+        4, ge=4, description="Whole tokens by which the two views' crops are displaced, each way."
+    )
+    edge_tokens: int = Field(
+        2, ge=0, description="Sources nearer than this to the edge of either crop are left out."
+    )
+    window_tokens: int = Field(
+        8, ge=1, description="Scope `patch`: candidates up to this far from the right place."
+    )
+    patches: int = Field(
+        64, ge=1, description="Test patches measured at most, evenly over the sky."
+    )
+    alignment_squares: int = Field(
+        6, ge=1, description="Squares of patches, up to 130″ a side, on which bands are aligned."
+    )
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples of an interval.")
+    seed: int = Field(1, ge=0, description="Of crops, controls and intervals.")

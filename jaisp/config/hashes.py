@@ -1,0 +1,127 @@
+"""What a stage's results depend on, as short hashes: config sections and the stage's code."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from jaisp.config.root import Config
+
+PACKAGE = Path(__file__).parent.parent
+
+# The sections that each stage reads itself; what earlier stages read reaches it as input files.
+SECTIONS = {
+    "simulate": ("sky", "simulate"),
+    "plan": ("sky", "cell_order", "patch"),
+    "fetch": (),
+    "warp": ("patch", "warp", "store"),
+    "publish": ("sky", "cell_order", "patch", "split"),
+    "train": ("model", "train"),
+    "embed": (),
+    "evaluate": ("evaluate",),
+    "report": (),
+}
+
+# The code whose change makes a stage's earlier results stale.
+MODULES = {
+    "simulate": ("simulate",),
+    "plan": ("plan.py", "archives", "sky.py"),
+    "fetch": ("fetch.py",),
+    "warp": ("warp", "sky.py", "store/codes.py", "store/layout.py", "store/writer.py"),
+    "publish": ("store", "sky.py"),
+    "train": ("model", "train"),
+    "embed": ("embedding.py", "embedding"),
+    "evaluate": ("evaluate",),
+    "report": ("report",),
+}
+
+
+@runtime_checkable
+class CellLike(Protocol):
+    """The part of a cell that enters hashes."""
+
+    @property
+    def name(self) -> str:
+        """As the store names it."""
+
+    @property
+    def ra(self) -> float:
+        """Of the tangent point, degrees."""
+
+    @property
+    def dec(self) -> float:
+        """Of the tangent point, degrees."""
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Of the patches, arcsec on the plane."""
+
+
+def stage_hash(config: Config, stage: str) -> str:
+    """Hash of the config that a stage reads.
+
+    Paths and run names are left out: moving the data or the results makes nothing stale.
+    """
+    content: dict[str, Any] = {name: _section(config, name) for name in SECTIONS[stage]}
+    if stage == "simulate":
+        content["surveys"] = {
+            name: {"bands": survey.bands, "archive": _plain(survey.archive)}
+            for name, survey in config.surveys.items()
+            if survey.archive.kind == "simulated"
+        }
+    if stage in ("plan", "fetch"):
+        content["surveys"] = {name: _plain(s) for name, s in config.surveys.items()}
+    if stage in ("publish", "train"):
+        content["grids"] = {n: (s.bands, config.grid(n)) for n, s in config.surveys.items()}
+    return _digest(content)
+
+
+def group_hash(config: Config, survey: str, cell: CellLike) -> str:
+    """Hash that a store group carries: patch, cell and its own survey only.
+
+    Adding a survey or a cell, or changing `train:`, leaves it as it is.
+    """
+    own = config.surveys[survey]
+    content = {name: _section(config, name) for name in SECTIONS["warp"]}
+    content |= {"survey": _plain(own), "name": survey, "grid": config.grid(survey)}
+    centres = np.round(cell.centres, 6).tolist()
+    content["cell"] = [cell.name, round(cell.ra, 9), round(cell.dec, 9), centres]
+    if own.archive.kind == "simulated":
+        content["simulate"] = _section(config, "simulate")
+    return _digest(content)
+
+
+@cache
+def stage_version(stage: str) -> str:
+    """Hash of a stage's source files, so that an edit of the code reruns what it made."""
+    files: list[Path] = []
+    for name in MODULES[stage]:
+        path = PACKAGE / name
+        files += [path] if path.is_file() else sorted(path.rglob("*.py"))
+    return _digest({str(f.relative_to(PACKAGE)): f.read_text("utf-8") for f in files})
+
+
+def _section(config: Config, name: str) -> Any:
+    value = getattr(config, name)
+    return [_plain(v) for v in value] if isinstance(value, list) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    content = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    return _without_paths(content)
+
+
+def _without_paths(content: Any) -> Any:
+    # Which files are read shows in their checksums, wherever they lie.
+    if isinstance(content, dict):
+        kept = {k: v for k, v in content.items() if k not in ("path", "root", "moc")}
+        return {k: _without_paths(v) for k, v in kept.items()}
+    return [_without_paths(v) for v in content] if isinstance(content, list) else content
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""Config sections of a survey: its bands, its pixel, and the archive that holds its tiles."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from jaisp.config.section import Section
+
+Hdu = Annotated[int, Field(ge=0)] | str
+# Names become folders, table keys and `survey:band`: letters, digits and a few signs only.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$", max_length=64)]
+
+
+class PlaneSource(Section):
+    """Where the pixels of one plane stand."""
+
+    path: Path | None = Field(
+        None, description="FITS file, from the archive's root; default: the science file."
+    )
+    hdu: Hdu = Field(0, description="HDU number or EXTNAME.")
+    slice: int | None = Field(None, ge=0, description="Plane of a cube, counted from 0.")
+
+
+class ScienceSource(PlaneSource):
+    """The science plane; its path is required."""
+
+    path: Path = Field(description="FITS file, from the archive's root.")
+
+
+class NoisePlane(PlaneSource):
+    """A noise plane and what its numbers mean."""
+
+    kind: Literal["rms", "variance", "inverse_variance"] = Field(
+        description="1σ, σ² or 1/σ², in the units of the science plane."
+    )
+
+
+class NoiseEstimate(Section):
+    """Noise measured from the science plane's own sky."""
+
+    kind: Literal["estimate"]
+
+
+class MaskSource(PlaneSource):
+    """A mask plane: bad where non-zero, or where one of `bad_bits` is set."""
+
+    bad_bits: int | None = Field(None, gt=0, description="Bits that mean bad, e.g. 0x0F.")
+
+
+class PsfStamp(PlaneSource):
+    """A PSF stamp on the science plane's pixels."""
+
+
+class PsfShape(Section):
+    """A PSF that is given by its width."""
+
+    fwhm_arcsec: float = Field(gt=0.0, description="Full width at half maximum, arcsec.")
+    moffat_beta: float | None = Field(None, gt=1.0, description="Moffat β; default Gaussian.")
+
+
+class WcsGiven(Section):
+    """A north-up or rotated TAN WCS for an image without one."""
+
+    ra: float = Field(ge=0.0, lt=360.0, description="Right ascension of the image centre, deg.")
+    dec: float = Field(ge=-90.0, le=90.0, description="Declination of the image centre, deg.")
+    pixel_arcsec: float = Field(gt=0.0, description="Pixel size, arcsec.")
+    rotation_deg: float = Field(0.0, description="Position angle of +y, east of north, deg.")
+
+
+class Image(Section):
+    """One image of one band with its planes: a tile already at hand."""
+
+    band: Name = Field(description="The band, as the survey's `bands` name it.")
+    science: ScienceSource = Field(description="The image.")
+    noise: Annotated[NoisePlane | NoiseEstimate, Field(discriminator="kind")] = Field(
+        NoiseEstimate(kind="estimate"), description="The noise plane, or `{kind: estimate}`."
+    )
+    mask: MaskSource | None = Field(None, description="The mask plane, if there is one.")
+    zeropoint: float | str | None = Field(
+        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
+    )
+    psf: PsfStamp | PsfShape | Literal["estimate"] = Field(
+        "estimate", description="PSF stamp, width, or measured from stars."
+    )
+    subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
+    wcs: WcsGiven | Literal["header"] = Field("header", description="The header's, or given.")
+
+
+class FilesArchive(Section):
+    """Images already at hand."""
+
+    kind: Literal["files"]
+    root: Path = Field(Path(), description="Folder of the images, from `data`.")
+    images: list[Image] = Field(min_length=1, description="Every image, one band each.")
+
+
+class SimulatedArchive(Section):
+    """Tiles made by `jaisp simulate`."""
+
+    kind: Literal["simulated"]
+    instrument: str | None = Field(None, description="Whose optics; default: the survey's name.")
+
+
+class Survey(Section):
+    """A data release of one instrument."""
+
+    bands: list[Name] = Field(min_length=1, description="Bands to use.")
+    pixel_arcsec: float = Field(gt=0.0, description="Native pixel size, arcsec.")
+    archive: Annotated[FilesArchive | SimulatedArchive, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _bands_once(self) -> "Survey":
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError("a band is listed twice in `bands`")
+        return self

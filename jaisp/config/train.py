@@ -1,0 +1,68 @@
+"""Config section `train`."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from jaisp.config.section import Section
+
+
+class PairsConfig(Section):
+    """How often each kind of pair is drawn. A kind that the surveys don't allow is left out."""
+
+    surveys: float = Field(0.8, ge=0.0, description="Two surveys of the same sky.")
+    bands: float = Field(0.1, ge=0.0, description="Two disjoint sets of bands of one survey.")
+    degraded: float = Field(
+        0.1, ge=0.0, description="A view and its copy with noise added and its PSF blurred."
+    )
+
+    @model_validator(mode="after")
+    def _something_is_drawn(self) -> "PairsConfig":
+        if self.surveys + self.bands + self.degraded <= 0:
+            raise ValueError("train.pairs: one of surveys, bands and degraded must be above 0")
+        return self
+
+
+class VicregConfig(Section):
+    """Weights of VICReg's terms; `information` has none to choose."""
+
+    alignment: float = Field(25.0, ge=0.0, description="Weight of the alignment term.")
+    variance: float = Field(25.0, ge=0.0, description="Weight of the variance term.")
+    covariance: float = Field(1.0, ge=0.0, description="Weight of the covariance term.")
+
+
+class TrainConfig(Section):
+    """The objective, the pairs it is taken over, and the optimiser."""
+
+    seed: int = Field(1, ge=0, description="Seed of every random choice.")
+    steps: int = Field(600, ge=1, description="Optimiser steps.")
+    batch: int = Field(16, ge=2, description="Patches that a step's statistics are taken over.")
+    crop_tokens: int = Field(16, ge=2, description="Side of a view, in tokens.")
+    shift_tokens: int = Field(
+        5, ge=0, description="The crops of a pair lie up to this far apart, in tokens each way."
+    )
+    pairs: PairsConfig = PairsConfig()
+    objective: Literal["information", "vicreg"] = Field(
+        "information",
+        description="Form of alignment, variance and covariance (docs/objective.md).",
+    )
+    vicreg: VicregConfig = VicregConfig()
+    band_dropout: float = Field(
+        0.1, ge=0.0, lt=1.0, description="Chance of each band to be left out of a view."
+    )
+    sky_weight: float = Field(
+        0.02, gt=0.0, le=1.0, description="Weight of an empty token; one full of signal has 1."
+    )
+    ema: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Momentum of an averaged teacher; 0: no teacher."
+    )
+    learning_rate: float = Field(2e-3, gt=0.0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.05, ge=0.0, description="Weight decay of AdamW.")
+    warmup: float = Field(0.05, ge=0.0, le=1.0, description="Share of the steps to warm up in.")
+    gradient_clip: float = Field(5.0, gt=0.0, description="Largest gradient norm.")
+    record_every: int = Field(10, ge=1, description="Steps a line of history.jsonl.")
+    validate_every: int = Field(100, ge=1, description="Steps from one validation to the next.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps from one checkpoint to the next.")
+    memory_gib: float = Field(
+        1.5, ge=0.0, description="Training patches up to this size are kept in memory."
+    )

@@ -1,0 +1,138 @@
+"""Stage embed, one cell × survey: patches in, a token grid with a WCS out."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from zarr.codecs import BytesCodec, ZstdCodec
+
+from jaisp.config import Config
+from jaisp.embedding.mosaic import Mosaic, signal_to_noise
+from jaisp.embedding.windows import embed_rows
+from jaisp.errors import UserError
+from jaisp.files import folder_sha256, partial_dir, remove_folder, replace_folder
+from jaisp.model import Model, load_model
+from jaisp.progress import track
+from jaisp.sky import Cell
+from jaisp.store.reader import open_store
+
+log = logging.getLogger(__name__)
+
+# Tokens along a window, and along a chunk of the token grid.
+WINDOW = 32
+
+
+def embeddings_path(config: Config) -> Path:
+    """Where the run's token grids stand."""
+    return config.results / "embeddings.zarr"
+
+
+def embed_cell(
+    config: Config, cell: Cell | str, survey: str, *, threads: int | None = None
+) -> dict:
+    """Embed one cell of the published store with the run's model.
+
+    Writes results/RUN/embeddings.zarr/CELL/SURVEY: `tokens` float16 [dimension, y, x] and
+    `signal_to_noise` float32 [y, x] of each token's square, both NaN where uncovered, and in the
+    attributes the WCS of the grid. Memory holds one row of windows. `threads` is torch's on the
+    CPU. Returns the receipt's content.
+    """
+    name = cell if isinstance(cell, str) else cell.name
+    store = open_store(config.results / "patches.zarr")
+    if survey not in store.surveys:
+        raise UserError(f"embed: the store has no survey {survey!r}, only {_listed(store.surveys)}")
+    if name not in store.cells:
+        raise UserError(f"embed: the store has no cell {name!r}, only {_listed(store.cells)}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_model(config.results / "model")
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+    mosaic = Mosaic(store, name, survey)
+    partial = partial_dir(config) / "embed" / name / survey
+    remove_folder(partial)
+    covered = _write(partial, mosaic, model)
+
+    root = embeddings_path(config)
+    zarr.open_group(root, mode="a").require_group(name)
+    replace_folder(partial, root / name / survey)
+    log.info("%s %s: %d tokens", name, survey, covered)
+    return {
+        "cell": name,
+        "survey": survey,
+        "bands": mosaic.bands,
+        "tokens": covered,
+        "shape": list(mosaic.shape),
+        "sha256": folder_sha256(root / name / survey),
+    }
+
+
+def _write(path: Path, mosaic: Mosaic, model: Model) -> int:
+    """Write the group of one cell and survey; returns how many tokens are covered."""
+    height, width = mosaic.shape
+    group = zarr.create_group(
+        path,
+        attributes={
+            "bands": mosaic.bands,
+            "cell": mosaic.cell.name,
+            "survey": mosaic.survey,
+            "token_arcsec": mosaic.token_arcsec,
+            "wcs": dict(mosaic.wcs(mosaic.token_arcsec).to_header()),
+        },
+    )
+    dimensions = model.config.dimensions
+    tokens = _create(group, "tokens", (dimensions, height, width), "float16")
+    signal = _create(group, "signal_to_noise", (height, width), "float32")
+    covered = 0
+    rows_of_windows = embed_rows(
+        model,
+        mosaic.read,
+        mosaic.shape,
+        survey=mosaic.survey,
+        bands=mosaic.bands,
+        window=WINDOW,
+    )
+    count = -(-height // WINDOW)
+    for y, strip in track(rows_of_windows, f"embed {mosaic.survey}", total=count):
+        rows = strip.shape[1]
+        tokens[:, y : y + rows] = strip.astype(np.float16)
+        known = np.isfinite(strip[0])
+        signal[y : y + rows] = np.where(known, _signal_row(mosaic, y, rows), np.nan)
+        covered += int(known.sum())
+    return covered
+
+
+def _signal_row(mosaic: Mosaic, y: int, rows: int) -> np.ndarray:
+    """S/N of the tokens of one row of windows, float32 (rows, width)."""
+    width = mosaic.shape[1]
+    pieces = [
+        signal_to_noise(
+            mosaic.read(y, x, rows, min(WINDOW, width - x)),
+            mosaic.pixels_per_token,
+            mosaic.correlation,
+        )
+        for x in range(0, width, WINDOW)
+    ]
+    return np.concatenate(pieces, axis=1)
+
+
+def _create(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
+    dimensions = ("dimension", "y", "x")[-len(shape) :]
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(*shape[:-2], min(WINDOW, shape[-2]), min(WINDOW, shape[-1])),
+        dimension_names=dimensions,
+        fill_value=np.nan,
+        filters=None,
+        serializer=BytesCodec(endian="little"),
+        compressors=[ZstdCodec(level=1, checksum=True)],
+    )
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:8])
+    return shown if len(names) <= 8 else f"{shown}, … ({len(names)})"

@@ -1,0 +1,64 @@
+"""Intervals from resampled sky (Efron & Tibshirani 1993, section 8).
+
+Sources of one patch share its noise, its seeing and its astrometry, so that patches are drawn,
+not sources; from 20 cells on, cells.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaisp.sky import MANY_CELLS
+
+FEW_PATCHES = 5
+PERCENTILES = (2.5, 97.5)
+
+
+def sky_units(
+    patches: Int[np.ndarray, " source"], cells: Sequence[str]
+) -> tuple[Int[np.ndarray, " source"], str]:
+    """The unit of sky that each source is drawn with, and what the units are.
+
+    patches: each source's patch, an index into `cells`, the name of each patch's cell.
+    Below 5 patches there is nothing to draw from but the sources themselves.
+    """
+    names = np.asarray(cells)[patches] if len(patches) else np.zeros(0, str)
+    if len(np.unique(names)) >= MANY_CELLS:
+        return np.unique(names, return_inverse=True)[1], "cell"
+    if len(np.unique(patches)) >= FEW_PATCHES:
+        return np.unique(patches, return_inverse=True)[1], "patch"
+    return np.arange(len(patches)), "source"
+
+
+def mean_interval(
+    values: Float[np.ndarray, " source"],
+    units: Int[np.ndarray, " source"],
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    """95 % interval of a mean over sources, units of sky drawn with replacement."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    n = int(units.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    sums = drawn @ np.bincount(units, values, n)
+    low, high = np.percentile(sums / (drawn @ np.bincount(units, minlength=n)), PERCENTILES)
+    return float(low), float(high)
+
+
+def interval(
+    statistic: Callable[[Int[np.ndarray, " drawn"]], float],
+    units: Int[np.ndarray, " source"],
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    """95 % interval of any statistic of the drawn sources' indices."""
+    if len(units) < 2:
+        return np.nan, np.nan
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
+    draws = rng.integers(len(members), size=(resamples, len(members)))
+    values = [statistic(np.concatenate([members[i] for i in drawn])) for drawn in draws]
+    low, high = np.percentile(values, PERCENTILES)
+    return float(low), float(high)

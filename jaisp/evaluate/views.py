@@ -1,0 +1,140 @@
+"""What the encoders are shown: two crops of each patch, displaced by whole tokens.
+
+Of two surveys, the one first by name is shown the first crop, the other the second. The crops of
+a patch are displaced by `crop_tokens` in rows and in columns, to sides drawn for each patch: a
+token's place in its crop tells nothing about the place of its partner.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+
+from jaisp.evaluate.sources import Catalogue, usable
+from jaisp.progress import track
+from jaisp.store.reader import Store, View
+
+FIRST, SECOND = "first", "second"
+VALID_SHARE = 0.5
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Anything that turns (sample, band, y, x) into tokens (sample, dimension, row, column)."""
+
+    def encode(self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]) -> Any:
+        """Shared tokens of a batch of views of one survey."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Tokens of one survey on one of the crops of all patches.
+
+    vectors: by encoder. valid: tokens with usable pixels on half their area, in any band.
+    """
+
+    vectors: dict[str, Float[np.ndarray, "patch row column dimension"]]
+    valid: Bool[np.ndarray, "patch row column"]
+
+
+@dataclass(frozen=True)
+class EncodedSky:
+    """Patches as the encoders see them.
+
+    corners: by crop, row and column of the patch's token at which it begins. sides: by survey and
+    crop. bands: by survey.
+    """
+
+    cells: list[str]
+    catalogues: list[Catalogue]
+    corners: dict[str, Int[np.ndarray, "patch 2"]]
+    sides: dict[tuple[str, str], Side]
+    bands: dict[str, list[str]]
+    token_arcsec: float
+
+    @property
+    def surveys(self) -> list[str]:
+        """Names of the surveys, sorted."""
+        return sorted(self.bands)
+
+
+def crop_of(survey: str, other: str) -> str:
+    """Which crop a survey is shown where it meets another."""
+    return FIRST if survey < other else SECOND
+
+
+def crop_corners(
+    numbers: Int[np.ndarray, " patch"], crop_tokens: int, seed: int
+) -> dict[str, Int[np.ndarray, "patch 2"]]:
+    """First row and column of both crops of each patch: 0 and `crop_tokens`, or the reverse."""
+    sides = [np.random.default_rng([seed, int(n)]).integers(0, 2, size=2) for n in numbers]
+    first = np.reshape(sides, (len(numbers), 2)) * crop_tokens
+    return {FIRST: first, SECOND: crop_tokens - first}
+
+
+def encode_sky(
+    store: Store,
+    numbers: Int[np.ndarray, " patch"],
+    catalogues: Sequence[Catalogue],
+    encoders: Mapping[str, Encoder],
+    crop_tokens: int,
+    seed: int,
+) -> EncodedSky:
+    """Encode patches `numbers` in every survey that covers them, by every encoder.
+
+    A patch that a survey does not cover has no valid token there.
+    """
+    corners = crop_corners(numbers, crop_tokens, seed)
+    size = round(store.patch_arcsec / store.token_arcsec) - crop_tokens
+    met = [(s, crop_of(s, o)) for s in store.surveys for o in store.surveys if s != o]
+    valid = {key: np.zeros((len(numbers), size, size), bool) for key in dict.fromkeys(met)}
+    vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {key: {} for key in valid}
+    for place, number in enumerate(track([int(n) for n in numbers], "encode")):
+        patch = store[number]
+        for survey, crop in (key for key in valid if key[0] in patch):
+            view, n = patch[survey], store.pixels_per_token(survey)
+            window = tuple(slice(c * n, (c + size) * n) for c in corners[crop][place])
+            valid[survey, crop][place] = _valid_tokens(view, window, n)
+            for name, encoder in encoders.items():
+                tokens = _encode(encoder, view, window)
+                empty = np.zeros((len(numbers), *tokens.shape), np.float32)
+                vectors[survey, crop].setdefault(name, empty)[place] = tokens
+    return EncodedSky(
+        cells=[store[int(number)].cell for number in numbers],
+        catalogues=list(catalogues),
+        corners=corners,
+        sides={key: Side(vectors[key], valid[key]) for key in valid},
+        bands={survey: store.bands(survey) for survey in store.surveys},
+        token_arcsec=store.token_arcsec,
+    )
+
+
+def mean_tokens(sky: EncodedSky) -> dict[str, dict[str, Float[np.ndarray, " dimension"]]]:
+    """By survey, each encoder's mean over all valid tokens of the survey."""
+    means: dict[str, dict[str, np.ndarray]] = {}
+    for (survey, _), side in sky.sides.items():
+        for name, vectors in side.vectors.items():
+            mean = vectors[side.valid].mean(axis=0, dtype=np.float64)
+            means.setdefault(survey, {}).setdefault(name, mean)
+    return means
+
+
+def _encode(
+    encoder: Encoder, view: View, window: tuple[slice, ...]
+) -> Float32[np.ndarray, "row column dimension"]:
+    flux, noise, mask = (
+        np.ascontiguousarray(plane[(slice(None), *window)])[None]
+        for plane in (view.flux, view.noise, view.mask)
+    )
+    with torch.inference_mode():
+        tokens = encoder.encode(flux, noise, mask, survey=view.survey, bands=view.bands)
+    return np.moveaxis(np.asarray(tokens, np.float32)[0], 0, -1)
+
+
+def _valid_tokens(view: View, window: tuple[slice, ...], n: int) -> Bool[np.ndarray, "row column"]:
+    good = usable(view)[(slice(None), *window)].any(axis=0)
+    rows, columns = (length // n for length in good.shape)
+    return good.reshape(rows, n, columns, n).mean(axis=(1, 3)) >= VALID_SHARE

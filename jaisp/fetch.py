@@ -1,0 +1,190 @@
+"""Stage fetch: one tile → one verified file in a cache shared by all runs, one lock a file.
+
+A file that already lies on this machine is verified where it lies and linked into the cache.
+"""
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning, AstropyWarning
+from astropy.wcs import WCS
+
+from jaisp.archives import Plane, Tile
+from jaisp.archives.table import plane_key, read_tiles, tile_planes, verified_planes
+from jaisp.cache import cache_folder, cache_name
+from jaisp.config import Config
+from jaisp.errors import TileError, UserError
+from jaisp.files import (
+    clear_problems,
+    locked,
+    read_problems,
+    record_problem,
+    sha256,
+    write_problems,
+)
+from jaisp.progress import track
+
+log = logging.getLogger(__name__)
+
+# A fixed number of jobs, whatever the number of tiles, so that no checkpoint is needed.
+BATCHES = 4
+
+
+def batch_of(tile: Tile) -> int:
+    """The batch that fetches a tile, by a hash of what names it."""
+    name = f"{tile.survey}/{tile.band}/{tile.id}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % BATCHES
+
+
+def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
+    """Verify every plane of a batch's tiles and link it into the cache.
+
+    Returns what was verified and what was set aside, for the batch's receipt. A bad tile goes to
+    the problems; `strict` raises UserError instead.
+    """
+    tiles = [tile for tile in read_tiles(config) if batch_of(tile) == batch]
+    stage = f"fetch{batch}"
+    clear_problems(config, stage)
+    planes: dict[str, dict] = {}
+    failed: list[str] = []
+    for tile in track(tiles, f"fetch {batch}"):
+        try:
+            planes |= _fetch_tile(tile)
+        except TileError as error:
+            if strict:
+                raise UserError(f"{tile.survey} {tile.band} {tile.id}: {error}") from None
+            log.warning("%s %s %s set aside: %s", tile.survey, tile.band, tile.id, error)
+            record_problem(config, stage, tile.survey, tile.band, tile.id, str(error))
+            failed.append(f"{tile.survey}/{tile.band}/{tile.id}")
+    return {"planes": planes, "failed": failed}
+
+
+def gather_fetched(config: Config) -> dict:
+    """After every batch: write problems.ecsv, and stop where a survey's band has no tile left."""
+    verified = verified_planes(config)
+    n_problems = write_problems(config)
+    tiles = read_tiles(config, fetched=True)
+    for survey, content in config.surveys.items():
+        for band in content.bands:
+            if not any(t.survey == survey and t.band == band for t in tiles):
+                reasons = [
+                    f"{p['tile']}: {p['reason']}"
+                    for p in read_problems(config)
+                    if (p["survey"], p["band"]) == (survey, band)
+                ]
+                raise UserError(
+                    f"surveys.{survey}: no good tile of band {band} ({'; '.join(reasons)}); mend "
+                    f"it or drop the band; see {config.results / 'problems.ecsv'}"
+                )
+    log.info("%d tiles verified, %d set aside", len(tiles), n_problems)
+    return {"planes": len(verified), "tiles": len(tiles), "problems": n_problems}
+
+
+def _fetch_tile(tile: Tile) -> dict[str, dict]:
+    """Verify a tile's files and planes; returns what the receipt says of each plane."""
+    links = {path: _link(tile, path) for path in {p.path for p in tile_planes(tile).values()}}
+    entries = {}
+    for name, plane in tile_planes(tile).items():
+        entry = links[plane.path]
+        if plane.sha256 and plane.sha256 != entry["sha256"]:
+            raise TileError(f"{name}: {Path(plane.path).name} differs from its checksum")
+        entries[plane_key(tile, name)] = entry
+    _verify_planes(tile)
+    return entries
+
+
+def _link(tile: Tile, source: Path | str) -> dict:
+    """Verify a local file and link it into the cache."""
+    source = Path(source).absolute()
+    if not source.is_file():
+        raise TileError(f"no such file: {source}")
+    _verify_structure(source)
+    digest = sha256(source)
+    name = cache_name(tile.survey, digest, source.name)
+    final = cache_folder() / name
+    with locked(final.with_name(f".{final.name}.lock")):
+        if not (final.is_symlink() and Path(os.readlink(final)) == source):
+            temporary = final.with_name(f".{os.getpid()}.partial.{final.name}")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(source)
+            os.replace(temporary, final)
+    return {"file": name, "bytes": source.stat().st_size, "sha256": digest}
+
+
+def _verify_structure(path: Path) -> None:
+    """The file is FITS, whole, and its own checksums, where it carries them, hold."""
+    with _opened(path, checksum=True, lazy_load_hdus=False) as hdus:
+        for hdu in hdus:
+            # Reading a checksum keyword verifies it; the data are mapped, not loaded, otherwise.
+            hdu.verify("exception")
+        last = hdus[-1].fileinfo()
+        if last["datLoc"] + last["datSpan"] > path.stat().st_size:
+            raise TileError(f"{path.name} is truncated")
+
+
+def _verify_planes(tile: Tile) -> None:
+    """Each plane is an image of the science plane's shape, and the science plane has a WCS."""
+    shapes = {}
+    for name, plane in tile_planes(tile).items():
+        with _opened(Path(plane.path)) as hdus:
+            header = _image_header(hdus, plane, name)
+            shapes[name] = (header["NAXIS1"], header["NAXIS2"])
+            if name == "science" and tile.wcs == "header" and not WCS(header).has_celestial:
+                raise TileError(
+                    f"{Path(plane.path).name}[{plane.hdu}] has no celestial WCS; give the "
+                    "image's `wcs: {ra, dec, pixel_arcsec, rotation_deg}`"
+                )
+    for name in ("noise", "mask"):
+        if name in shapes and shapes[name] != shapes["science"]:
+            raise TileError(f"{name} is {shapes[name]} pixels, the image {shapes['science']}")
+
+
+def _image_header(hdus: fits.HDUList, plane: Plane, name: str) -> fits.Header:
+    file = Path(plane.path).name
+    images = [
+        str(hdu.name or i) for i, hdu in enumerate(hdus) if hdu.is_image and hdu.header["NAXIS"] > 1
+    ]
+    try:
+        hdu = hdus[plane.hdu]
+    except (KeyError, IndexError):
+        offer = ", ".join(images) or "none"
+        raise TileError(f"{name}: {file} has no HDU {plane.hdu!r} (images: {offer})") from None
+    if not hdu.is_image or hdu.header["NAXIS"] < 2:
+        offer = ", ".join(images) or "none"
+        raise TileError(f"{name}: HDU {plane.hdu!r} of {file} holds no image (images: {offer})")
+    depth = int(np.prod(hdu.shape[:-2]))
+    if depth > 1 and plane.slice is None:
+        raise TileError(f"{name}: {file}[{plane.hdu}] is a cube of {depth}; choose a `slice`")
+    if (plane.slice or 0) >= depth:
+        raise TileError(f"{name}: {file}[{plane.hdu}] has {depth} planes, none is {plane.slice}")
+    return hdu.header
+
+
+@contextmanager
+def _opened(path: Path, **options: bool) -> Iterator[fits.HDUList]:
+    """Open a FITS file; whatever astropy finds wrong with it becomes a TileError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            warnings.filterwarnings("error", "File may have been truncated", AstropyUserWarning)
+            warnings.filterwarnings("error", ".*[Cc]hecksum verification", AstropyUserWarning)
+            warnings.filterwarnings("error", ".*[Dd]atasum verification", AstropyUserWarning)
+            # Our own handle: astropy leaves its open when a file turns out not to be FITS.
+            with path.open("rb") as handle, fits.open(handle, **options) as hdus:
+                yield hdus
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        fits.VerifyError,
+        AstropyUserWarning,
+    ) as error:
+        raise TileError(f"{path.name}: {' '.join(str(error).split())}") from None

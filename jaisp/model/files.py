@@ -1,0 +1,63 @@
+"""A model on disk: model.safetensors, config.json and README.md."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from jaisp.errors import UserError
+from jaisp.files import read_json, remove_folder, replace_folder, write_json, write_text
+from jaisp.model.model import Architecture, Model
+
+FORMAT = "jaisp-model-1"
+
+
+def save_model(model: Model, path: Path | str, card: str) -> None:
+    """Write the folder `path` whole or not at all; `card` is the README of the model."""
+    path = Path(path)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    remove_folder(partial)
+    partial.mkdir(parents=True)
+    try:
+        tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+        save_file(tensors, partial / "model.safetensors")
+        write_json(partial / "config.json", {"format": FORMAT, **model.config.model_dump()})
+        write_text(partial / "README.md", card)
+        replace_folder(partial, path)
+    finally:
+        remove_folder(partial)
+
+
+def load_model(path: Path | str) -> Model:
+    """Read the model in the folder `path`, ready for use on the CPU.
+
+    Raises UserError when the folder holds none, or one that this version can't read.
+    """
+    path = Path(path)
+    content = _read_config(path)
+    try:
+        model = Model(Architecture(**content))
+    except (ValidationError, KeyError) as error:
+        raise UserError(f"{path}/config.json: {' '.join(str(error).split())}") from None
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}/model.safetensors: does not fit config.json: {detail}") from None
+    return model.eval()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path / "config.json")
+    except OSError:
+        raise UserError(f"{path}: holds no model; train makes one") from None
+    except ValueError:
+        raise UserError(f"{path}/config.json: not JSON") from None
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path}/config.json: format {found!r}, expected {FORMAT!r}")
+    return content

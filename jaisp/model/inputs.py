@@ -1,0 +1,42 @@
+"""From calibrated pixels to what a network sees."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jaisp.store.layout import UNUSABLE
+
+
+def network_inputs(
+    flux: Tensor, noise: Tensor, mask: Tensor | None, typical_noise: Tensor
+) -> Tensor:
+    """Three numbers a pixel: stretched signal, validity, and how deep the image is.
+
+    Signal is asinh(flux / noise): linear in the noise, logarithmic in bright stars, never
+    clipped. Depth is the logarithm of the noise over the band's typical noise. Both are 0 where
+    a pixel is invalid (flux or noise not finite, noise ≤ 0, or flagged bad, cosmic ray or edge),
+    and there validity is 0 as well: an empty pixel is 0 and valid, a missing one is not.
+
+    Parameters
+    ----------
+    flux, noise: nJy, [sample, band, y, x]; noise is 1 σ. mask: bits of `jaisp.store.layout.Flag`.
+    typical_noise: nJy, [band].
+
+    Returns float32 [sample, band, 3, y, x].
+    """
+    valid = torch.isfinite(flux) & torch.isfinite(noise) & (noise > 0)
+    if mask is not None:
+        valid &= (mask.to(torch.int32) & int(UNUSABLE)) == 0
+    sigma = torch.where(valid, noise, 1.0)
+    signal = torch.asinh(torch.where(valid, flux, 0.0) / sigma)
+    depth = torch.where(valid, torch.log(sigma / typical_noise[:, None, None]), 0.0)
+    return torch.stack([signal, valid.to(signal.dtype), depth], dim=2)
+
+
+def as_planes(values: Tensor | np.ndarray | Sequence, device: torch.device) -> Tensor:
+    """Planes as float32 on a device, from torch or from numpy of any byte order."""
+    if isinstance(values, Tensor):
+        return values.to(device, torch.float32)
+    return torch.from_numpy(np.array(values, dtype=np.float32)).to(device)

@@ -1,0 +1,225 @@
+"""Stage `simulate`: an archive of FITS tiles with the truth beside them."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+from jaxtyping import Float, Float32
+
+from jaisp.config import Config
+from jaisp.config.geometry import Region
+from jaisp.errors import UserError
+from jaisp.files import partial_dir, remove_folder, replace_folder, sha256
+from jaisp.progress import track
+from jaisp.simulate.catalogue import BULGE, DISC, Catalogue, draw_catalogue, join, truth_table
+from jaisp.simulate.detector import (
+    KERNEL_HALF_WIDTH,
+    SATURATED_SHARE,
+    Camera,
+    Exposure,
+    camera_of,
+    expose,
+    kill_rim,
+    serve,
+)
+from jaisp.simulate.frames import (
+    Frame,
+    frames_of,
+    inside,
+    reach_arcsec,
+    region_centre,
+    sources_on,
+)
+from jaisp.simulate.instruments import Band, Instrument, instrument_of
+from jaisp.simulate.planes import write_planes
+from jaisp.simulate.profiles import POINT, sersic
+from jaisp.simulate.render import render
+from jaisp.simulate.seeds import generator
+
+log = logging.getLogger(__name__)
+
+AB_NJY = 31.4  # AB magnitude of 1 nJy
+NEGLIGIBLE_NOISE = 0.00005  # of 1σ: wings of sources are cut where they are fainter
+PLANES = ("science", "noise", "mask")
+CHECKS = tuple(f"{plane}_{what}" for plane in PLANES for what in ("bytes", "sha256"))
+LISTING = (
+    *("survey", "band", "tile", "science_path", "science_hdu", "noise_path", "noise_hdu"),
+    *("noise_kind", "mask_path", "mask_hdu", "zeropoint", *CHECKS),
+)
+
+
+def simulate(config: Config) -> dict:
+    """Write results/RUN/simulated/: tiles, listing.ecsv and truth.ecsv.
+
+    Returns counts and the checksums of the two tables. Raises UserError for an instrument, band
+    or sky that can't be simulated.
+    """
+    if not isinstance(config.sky, list):
+        raise UserError("sky: a MOC can't be simulated; give rectangles (ra, dec, width, height)")
+    chosen = {
+        name: instrument_of(name, survey)
+        for name, survey in config.surveys.items()
+        if survey.archive.kind == "simulated"
+    }
+    if not chosen:
+        raise UserError("surveys: none has `archive: {kind: simulated}`; nothing to simulate")
+    filters = [(survey, band) for survey in chosen for band in config.surveys[survey].bands]
+    frames = [
+        (survey, frame)
+        for survey, instrument in chosen.items()
+        for number, region in enumerate(config.sky)
+        for frame in frames_of(config.simulate, survey, instrument, number, region)
+    ]
+    sky = _sky(config, config.sky, [chosen[survey].bands[band] for survey, band in filters])
+
+    folder = partial_dir(config) / "simulated"
+    remove_folder(folder)
+    rows: list[dict] = []
+    for survey, frame in track(frames, "simulate", total=len(frames)):
+        columns = {band: n for n, (s, band) in enumerate(filters) if s == survey}
+        rows += _write_tiles(config, survey, chosen[survey], frame, columns, sky, folder)
+    Table(rows=rows, names=LISTING).write(folder / "listing.ecsv", format="ascii.ecsv")
+    truth = truth_table(sky, [f"flux_{survey}_{band}" for survey, band in filters])
+    truth.write(folder / "truth.ecsv", format="ascii.ecsv")
+    final = config.results / "simulated"
+    replace_folder(folder, final)
+    log.info("simulated %d tiles of %d sources in %s", len(rows), len(sky), final)
+    return {
+        "tiles": len(rows),
+        "sources": len(sky),
+        "listing_sha256": sha256(final / "listing.ecsv"),
+        "truth_sha256": sha256(final / "truth.ecsv"),
+    }
+
+
+def draw_sky(
+    seen: Catalogue,
+    flux_column: int,
+    pixels: Float[np.ndarray, "source 2"],
+    maps: Float[np.ndarray, "source 2 2"],
+    shape: tuple[int, int],
+    camera: Camera,
+) -> Float32[np.ndarray, "y x"]:
+    """The noiseless sky in nJy a pixel.
+
+    `pixels` are the sources' x, y and `maps` the local maps from arcsec (east, north) to pixels,
+    both of the camera's own pixels; see `sources_on`.
+    """
+    ellipse = maps @ _unit_ellipse(seen.e1, seen.e2) @ maps.transpose(0, 2, 1)
+    ellipse = np.stack([ellipse[:, 0, 0], ellipse[:, 0, 1], ellipse[:, 1, 1]], axis=1)
+    image = np.zeros(shape, np.float32)
+    disc_or_point = np.where(seen.disc_radius > 0, 1, 0)
+    for flux, radius, kind in (
+        (seen.disc_flux[:, flux_column], seen.disc_radius, disc_or_point),
+        (seen.bulge_flux[:, flux_column], seen.bulge_radius, np.full(len(seen), 2)),
+    ):
+        lit = flux > 0
+        render(
+            image,
+            pixels[lit],
+            flux[lit],
+            (ellipse * radius[:, None] ** 2)[lit],
+            kind[lit],
+            [POINT, sersic(DISC), sersic(BULGE)],
+            camera.psf,
+            NEGLIGIBLE_NOISE * camera.noise,
+        )
+    return image
+
+
+def _sky(config: Config, regions: list[Region], bands: list[Band]) -> Catalogue:
+    """The sources of all regions; where regions overlap, those of the first one."""
+    parts: list[Catalogue] = []
+    for number, region in enumerate(regions):
+        size = reach_arcsec(config.simulate, region)
+        rng = generator(config.simulate.seed, "sky", str(number))
+        part = draw_catalogue(config.simulate, bands, region_centre(region), size, rng)
+        for earlier in regions[:number]:
+            part = part[~inside(earlier, reach_arcsec(config.simulate, earlier), part)]
+        parts.append(part)
+    return join(parts)
+
+
+def _write_tiles(
+    config: Config,
+    survey: str,
+    instrument: Instrument,
+    frame: Frame,
+    columns: dict[str, int],
+    sky: Catalogue,
+    folder: Path,
+) -> list[dict]:
+    """All bands of one tile; returns their rows of the listing."""
+    seen, pixels, maps = sources_on(frame, sky)
+    rows = []
+    for name, column in columns.items():
+        band = instrument.bands[name]
+        camera = camera_of(instrument, band, config.simulate.exposure)
+        rng = generator(config.simulate.seed, "noise", survey, name, frame.id)
+        factor = band.native_pixels
+        halo = KERNEL_HALF_WIDTH if factor > 1 else 0
+        shape = (frame.shape[0] // factor + 2 * halo, frame.shape[1] // factor + 2 * halo)
+        native_pixels = (pixels + 0.5) / factor - 0.5 + halo
+        image = draw_sky(seen, column, native_pixels, maps / factor, shape, camera)
+        exposure = expose(image, camera, instrument, rng)
+        if factor > 1:
+            exposure = serve(exposure, factor)
+        if frame.has_dead_rim:
+            kill_rim(exposure)
+        header = _header(frame, name, band, instrument, camera)
+        _to_units(exposure, band)
+        (folder / survey / name).mkdir(parents=True, exist_ok=True)
+        stem = f"{survey}/{name}/{survey}_{name}_{frame.id}"
+        row = {"survey": survey, "band": name, "tile": frame.id, "zeropoint": "MAGZERO"}
+        row |= write_planes(folder, stem, exposure, header, instrument)
+        rows.append(row | _checksums(folder, row))
+    return rows
+
+
+def _header(
+    frame: Frame, name: str, band: Band, instrument: Instrument, camera: Camera
+) -> fits.Header:
+    unit = 10 ** (0.4 * (band.zeropoint - AB_NJY))  # of the tile, per nJy
+    header = frame.header.copy()
+    header["FILTER"] = name
+    header["BUNIT"] = instrument.unit
+    header["MAGZERO"] = (band.zeropoint, "AB magnitude of one unit")
+    level = SATURATED_SHARE * camera.full * unit / band.native_pixels**2
+    header["SATURATE"] = (float(f"{level:.7g}"), "pixels at or above are saturated")
+    header["PSFFWHM"] = (band.fwhm_arcsec, "[arcsec] Moffat PSF, before pixels")
+    header["PSFBETA"] = (instrument.moffat_beta, "Moffat beta")
+    return header
+
+
+def _to_units(exposure: Exposure, band: Band) -> None:
+    """From nJy to what the zero point says."""
+    unit = np.float32(10 ** (0.4 * (band.zeropoint - AB_NJY)))
+    if unit != 1:
+        exposure.science *= unit
+        exposure.variance *= unit**2
+        exposure.background *= unit**2
+
+
+def _checksums(folder: Path, row: dict) -> dict:
+    """Size and checksum of the file of each plane."""
+    found: dict = {}
+    for path in {row[f"{plane}_path"] for plane in PLANES}:
+        about = (folder / path).stat().st_size, sha256(folder / path)
+        for plane in PLANES:
+            if row[f"{plane}_path"] == path:
+                found[f"{plane}_bytes"], found[f"{plane}_sha256"] = about
+    return found
+
+
+def _unit_ellipse(
+    e1: Float[np.ndarray, " source"], e2: Float[np.ndarray, " source"]
+) -> Float[np.ndarray, "source 2 2"]:
+    """Second moments (east, north) of a shape whose axes have the product 1."""
+    size = np.hypot(e1, e2)
+    angle = 0.5 * np.arctan2(e2, e1)  # of the major axis, east of north
+    long = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    short = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
+    ratio = ((1.0 + size) / (1.0 - size))[:, None, None]
+    return ratio * long[:, :, None] * long[:, None] + short[:, :, None] * short[:, None] / ratio

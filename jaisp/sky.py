@@ -1,0 +1,318 @@
+"""Pieces of sky: cells with one tangent plane each, the patches on them, and the split.
+
+On a cell's plane, x grows with pixel columns (towards the west) and y with rows (towards the
+north), both in arcsec from the tangent point (gnomonic projection: Calabretta & Greisen 2002,
+A&A 395, 1077, section 5.1.3).
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.wcs import WCS
+from astropy_healpix import HEALPix
+from jaxtyping import Bool, Float, UInt8
+from scipy.spatial import cKDTree
+
+from jaisp.config import Config
+from jaisp.config.geometry import Moc, Region
+from jaisp.errors import UserError
+
+ARCSEC = np.pi / 180 / 3600
+ONE_CELL_ARCMIN = 25.0
+HEALPIX_ORDER = 7
+SEPARATION_ARCSEC = 3.0
+MANY_CELLS = 20
+NONE, TRAIN, VALIDATION, TEST = 0, 1, 2, 3
+SPLITS = {"none": NONE, "train": TRAIN, "validation": VALIDATION, "test": TEST}
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A piece of sky with one tangent plane, and the patches that it holds.
+
+    name: `field`, `field0`… for several regions, or `o7p0001234` (HEALPix order 7, nested).
+    ra, dec: tangent point, degrees. centres: patch centres on the plane, arcsec (x, y).
+    """
+
+    name: str
+    ra: float
+    dec: float
+    patch_arcsec: float
+    centres: Float[np.ndarray, "patch 2"]
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def sky_centres(self) -> tuple[Float[np.ndarray, " patch"], Float[np.ndarray, " patch"]]:
+        """Right ascension and declination of the patch centres, degrees."""
+        return plane_radec(self, self.centres[:, 0], self.centres[:, 1])
+
+
+def plane_wcs(cell: Cell, grid_arcsec: float, x0: float, y0: float, shape: tuple) -> WCS:
+    """WCS of a window of the cell's plane, north up.
+
+    x0, y0: plane position (arcsec) of the outer corner of the first pixel. shape: (rows,
+    columns) of the window.
+    """
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.cunit = ["deg", "deg"]
+    wcs.wcs.crval = [cell.ra, cell.dec]
+    wcs.wcs.cdelt = [-grid_arcsec / 3600, grid_arcsec / 3600]
+    # FITS counts pixels from 1 at their centres: the first pixel's outer corner is at 0.5.
+    wcs.wcs.crpix = [0.5 - x0 / grid_arcsec, 0.5 - y0 / grid_arcsec]
+    wcs.wcs.radesys = "ICRS"
+    wcs.array_shape = tuple(shape)
+    wcs.wcs.set()
+    return wcs
+
+
+def patch_wcs(cell: Cell, row: int, grid_arcsec: float, pixels: int) -> WCS:
+    """WCS of one patch's own pixels (`pixels` × `pixels`), north up on the cell's plane."""
+    x, y = cell.centres[row]
+    half = pixels * grid_arcsec / 2
+    return plane_wcs(cell, grid_arcsec, x - half, y - half, (pixels, pixels))
+
+
+def plane_xy(cell: Cell, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Plane position (arcsec) of sky positions (degrees, ICRS); NaN behind the tangent point."""
+    x, y = plane_wcs(cell, 1.0, 0.0, 0.0, (1, 1)).world_to_pixel_values(ra, dec)
+    return np.asarray(x + 0.5), np.asarray(y + 0.5)
+
+
+def plane_radec(cell: Cell, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sky position (degrees, ICRS) of plane positions (arcsec)."""
+    wcs = plane_wcs(cell, 1.0, 0.0, 0.0, (1, 1))
+    ra, dec = wcs.pixel_to_world_values(x - 0.5, y - 0.5)
+    return np.asarray(ra), np.asarray(dec)
+
+
+def cells(config: Config) -> list[Cell]:
+    """The cells that the config's sky consists of, sorted by name.
+
+    Rectangles up to 25′ are a cell each, with the plane at their centre; wider sky is cut along
+    HEALPix pixels, and a patch belongs to the cell that holds its centre.
+    """
+    regions = [] if isinstance(config.sky, Moc) else config.sky
+    narrow = bool(regions) and all(_is_narrow(region) for region in regions)
+    if narrow and config.cell_order == "auto":
+        names = ["field"] if len(regions) == 1 else [f"field{i}" for i in range(len(regions))]
+        found = [
+            _region_cell(n, r, config.patch.arcsec) for n, r in zip(names, regions, strict=True)
+        ]
+        return sorted(found, key=lambda cell: cell.name)
+    order = HEALPIX_ORDER if config.cell_order == "auto" else config.cell_order
+    return _healpix_cells(config, order)
+
+
+def _is_narrow(region: Region) -> bool:
+    return max(region.width_arcmin, region.height_arcmin) <= ONE_CELL_ARCMIN
+
+
+def _region_cell(name: str, region: Region, patch_arcsec: float) -> Cell:
+    """A rectangle as one cell: abutting patches, centred on the rectangle."""
+    columns = max(1, round(region.width_arcmin * 60 / patch_arcsec))
+    rows = max(1, round(region.height_arcmin * 60 / patch_arcsec))
+    x = (np.arange(columns) - (columns - 1) / 2) * patch_arcsec
+    y = (np.arange(rows) - (rows - 1) / 2) * patch_arcsec
+    grid_y, grid_x = np.meshgrid(y, x, indexing="ij")
+    centres = np.stack([grid_x.ravel(), grid_y.ravel()], axis=1)
+    return Cell(name, region.ra, region.dec, patch_arcsec, centres)
+
+
+def _healpix_cells(config: Config, order: int) -> list[Cell]:
+    healpix = HEALPix(nside=2**order, order="nested", frame="icrs")
+    coverage = _Coverage(config)
+    found = []
+    for index in coverage.candidates(healpix):
+        centre = healpix.healpix_to_skycoord(index)
+        empty = Cell(
+            f"o{order}p{index:07d}",
+            centre.ra.deg,
+            centre.dec.deg,
+            config.patch.arcsec,
+            np.zeros((0, 2)),
+        )
+        # A HEALPix pixel reaches at most about its resolution from its centre.
+        reach = int(np.ceil(healpix.pixel_resolution.to_value("arcsec") / config.patch.arcsec)) + 1
+        steps = np.arange(-reach, reach + 1) * config.patch.arcsec
+        y, x = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
+        ra, dec = plane_radec(empty, x, y)
+        sky = SkyCoord(ra, dec, unit="deg")
+        inside = (healpix.skycoord_to_healpix(sky) == index) & coverage.holds(ra, dec)
+        if inside.any():
+            centres = np.stack([x[inside], y[inside]], axis=1)
+            found.append(Cell(empty.name, empty.ra, empty.dec, config.patch.arcsec, centres))
+    if not found:
+        raise UserError("sky: holds no patch; give a larger region or a smaller patch.arcsec")
+    return sorted(found, key=lambda cell: cell.name)
+
+
+class _Coverage:
+    """Which sky the config asks for: rectangles or a MOC."""
+
+    def __init__(self, config: Config) -> None:
+        self.regions: list[Region] = []
+        self.moc = None
+        if not isinstance(config.sky, Moc):
+            self.regions = config.sky
+            return
+        from mocpy import MOC
+
+        path = config.data / config.sky.moc
+        try:
+            self.moc = MOC.from_fits(path)
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"sky.moc: {path} can't be read as a MOC ({reason})") from None
+
+    def candidates(self, healpix: HEALPix) -> list[int]:
+        """HEALPix pixels that may hold a patch of this sky."""
+        if self.moc is not None:
+            order = int(np.log2(healpix.nside))
+            return [int(i) for i in self.moc.degrade_to_order(order).flatten()]
+        found: set[int] = set()
+        for region in self.regions:
+            # Sample the rectangle finer than a pixel: no pixel that holds a patch is missed
+            # by more than an empty candidate's cost.
+            step = healpix.pixel_resolution.to_value("arcmin") / 4
+            x = _samples(region.width_arcmin, step) * 60
+            y = _samples(region.height_arcmin, step) * 60
+            plane = Cell("", region.ra, region.dec, 1.0, np.zeros((0, 2)))
+            grid_x, grid_y = np.meshgrid(x, y)
+            ra, dec = plane_radec(plane, grid_x.ravel(), grid_y.ravel())
+            sky = SkyCoord(ra, dec, unit="deg")
+            found |= {int(i) for i in healpix.skycoord_to_healpix(sky)}
+        return sorted(found)
+
+    def holds(self, ra: np.ndarray, dec: np.ndarray) -> Bool[np.ndarray, " patch"]:
+        """Whether each position lies in this sky."""
+        if self.moc is not None:
+            return np.asarray(self.moc.contains_skycoords(SkyCoord(ra, dec, unit="deg")))
+        return np.logical_or.reduce([in_region(region, ra, dec) for region in self.regions])
+
+
+def _samples(width: float, step: float) -> np.ndarray:
+    return np.linspace(-width / 2, width / 2, int(np.ceil(width / step)) + 1)
+
+
+def in_region(
+    region: Region, ra: np.ndarray, dec: np.ndarray, margin_arcsec: float = 0.0
+) -> Bool[np.ndarray, " position"]:
+    """Whether positions (degrees) lie in a rectangle grown by `margin_arcsec` on each side."""
+    plane = Cell("", region.ra, region.dec, 1.0, np.zeros((0, 2)))
+    with np.errstate(invalid="ignore"):
+        x, y = plane_xy(plane, ra, dec)
+        in_x = np.abs(x) <= region.width_arcmin * 30 + margin_arcsec
+        in_y = np.abs(y) <= region.height_arcmin * 30 + margin_arcsec
+    # The gnomonic plane shows the far side of the sky too.
+    centre = SkyCoord(region.ra, region.dec, unit="deg")
+    near = SkyCoord(ra, dec, unit="deg").separation(centre).deg < 89.0
+    return in_x & in_y & near
+
+
+def splits(config: Config, sky_cells: list[Cell]) -> dict[str, UInt8[np.ndarray, " patch"]]:
+    """The split of every patch: 0 none, 1 train, 2 validation, 3 test.
+
+    Held-out regions, stripes of patches (fewer than 20 cells), or whole cells by a hash of
+    their name. A patch whose footprint + 3″ touches another split gets 0: train gives way to
+    validation, and both to test.
+    """
+    split = config.split
+    if isinstance(split.test, list):
+        assigned = {c.name: _split_by_region(c, split.test, split.validation) for c in sky_cells}
+    elif len(sky_cells) < MANY_CELLS:
+        assigned = {
+            c.name: _stripes(c, split.test, split.validation, split.seed) for c in sky_cells
+        }
+    else:
+        assigned = {
+            c.name: np.full(len(c), _hashed(c, split.test, split.validation, split.seed), np.uint8)
+            for c in sky_cells
+        }
+    return _separated(sky_cells, assigned)
+
+
+def _split_by_region(
+    cell: Cell, regions: list[Region], validation: float
+) -> UInt8[np.ndarray, " patch"]:
+    """Patches wholly inside a region are test, those that touch one are in no split."""
+    half = cell.patch_arcsec / 2
+    corners = [(sx * half, sy * half) for sx in (-1, 1) for sy in (-1, 1)]
+    split = _stripes(cell, 0.0, validation, 0)
+    for region in regions:
+        around = [
+            in_region(region, *plane_radec(cell, cell.centres[:, 0] + x, cell.centres[:, 1] + y))
+            for x, y in corners
+        ]
+        centre_near = in_region(
+            region, *cell.sky_centres(), margin_arcsec=np.sqrt(2) * half + SEPARATION_ARCSEC
+        )
+        split[centre_near & (split != TEST)] = NONE
+        split[np.logical_and.reduce(around)] = TEST
+    return split
+
+
+def _stripes(cell: Cell, test: float, validation: float, seed: int) -> UInt8[np.ndarray, " patch"]:
+    """Stripes across the cell's longer side: test at one end, validation at the other."""
+    width = np.ptp(cell.centres, axis=0)
+    along = np.round(cell.centres[:, int(width[1] > width[0])] / cell.patch_arcsec, 6)
+    stripes = np.unique(along)
+    n = len(stripes)
+    n_test = int(np.ceil(test * n)) if test else 0
+    n_validation = max(1, round(validation * n)) if validation else 0
+    # The stripes that touch a held-out one end in no split; without one left to train on, the
+    # cell is too small to hold any sky out.
+    gaps = (n_test > 0) + (n_validation > 0)
+    if n_test + n_validation + gaps >= n and n_validation:
+        n_validation, gaps = 0, int(n_test > 0)
+    if n_test + gaps >= n:
+        n_test = 0
+    rank = np.searchsorted(stripes, along)
+    if seed % 2 == 0:
+        rank = n - 1 - rank
+    split = np.full(len(cell), TRAIN, np.uint8)
+    split[rank < n_test] = TEST
+    split[rank >= n - n_validation] = VALIDATION
+    return split
+
+
+def _hashed(cell: Cell, test: float, validation: float, seed: int) -> int:
+    """A cell's split from its name alone, so that adding cells moves none of the others."""
+    digest = hashlib.sha256(f"{seed} {cell.name}".encode()).digest()
+    value = int.from_bytes(digest[:8], "big") / 2**64
+    if value < test:
+        return TEST
+    return VALIDATION if value < test + validation else TRAIN
+
+
+def _separated(
+    sky_cells: list[Cell], assigned: dict[str, UInt8[np.ndarray, " patch"]]
+) -> dict[str, UInt8[np.ndarray, " patch"]]:
+    """Take patches out of every split that come within 3″ of a patch of a stronger split."""
+    side = max(cell.patch_arcsec for cell in sky_cells)
+    split = np.concatenate([assigned[cell.name] for cell in sky_cells])
+    owner = np.repeat(np.arange(len(sky_cells)), [len(cell) for cell in sky_cells])
+    centres = np.concatenate([cell.centres for cell in sky_cells])
+    radec = np.concatenate([np.stack(cell.sky_centres(), axis=1) for cell in sky_cells])
+    vectors = SkyCoord(radec[:, 0], radec[:, 1], unit="deg").cartesian.xyz.value.T
+    # Squares of any orientation stay apart when their circumscribed circles do.
+    reach = np.sqrt(2) * side + SEPARATION_ARCSEC
+    for strong in (TEST, VALIDATION):
+        held_out = np.flatnonzero(split == strong)
+        weaker = np.flatnonzero((split != NONE) & (split < strong))
+        if not len(held_out) or not len(weaker):
+            continue
+        tree = cKDTree(vectors[held_out])
+        near = tree.query_ball_point(vectors[weaker], reach * ARCSEC * 1.01)
+        for patch, others in zip(weaker, near, strict=True):
+            neighbours = held_out[others]
+            apart = np.abs(centres[neighbours] - centres[patch]).max(axis=1, initial=0.0)
+            same_plane = owner[neighbours] == owner[patch]
+            touching = apart < side + SEPARATION_ARCSEC
+            if (touching | ~same_plane).any():
+                split[patch] = NONE
+    bounds = np.cumsum([len(cell) for cell in sky_cells])[:-1]
+    return dict(zip([c.name for c in sky_cells], np.split(split, bounds), strict=True))

@@ -1,0 +1,90 @@
+"""Is a group of the patch store whole: made with this config, complete, every chunk readable?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+from jaxtyping import Bool, Float32
+
+from jaisp.config import Config, group_hash
+from jaisp.errors import UserError
+from jaisp.files import folder_sha256
+from jaisp.sky import Cell
+from jaisp.store import layout
+from jaisp.store.codes import MISSING
+from jaisp.store.reader import open_array
+
+REQUIRED = {*layout.PLANES, *layout.BAND_TABLES, "noise_correlation"}
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedGroup:
+    """A group that was found whole. covered: patches with data in any band."""
+
+    sha256: str
+    covered: Bool[np.ndarray, " patch"]
+
+
+def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedGroup:
+    """Read all of a group and compare it with the config.
+
+    Raises UserError, in one line that names the group and says what to do.
+    """
+    redo = f"delete {path} and rerun its warp (`snakemake -R warp_batch`)"
+    if not path.is_dir():
+        raise UserError(f"{path}: missing; {redo}")
+    try:
+        group = zarr.open_group(path, mode="r")
+        arrays = dict(group.arrays())
+        made_with = group.attrs.get("hash")
+    except Exception as error:  # damaged metadata fails in as many ways as there are bytes
+        raise UserError(f"{path}: can't be opened ({_reason(error)}); {redo}") from None
+    if not REQUIRED.issubset(arrays):
+        raise UserError(f"{path}: not finished; {redo}")
+    if made_with != group_hash(config, survey, cell):
+        raise UserError(
+            f"{path}: made with another sky, patch, warp or surveys.{survey} config; {redo}"
+        )
+    pixels = config.patch_pixels(survey)
+    expected = (len(cell), len(config.surveys[survey].bands), pixels, pixels)
+    if (shape := arrays["flux"].shape) != expected:
+        raise UserError(f"{path}: holds {shape} (patch, band, y, x), not {expected}; {redo}")
+
+    tables = {}
+    for name in sorted(set(arrays) - set(layout.PLANES)):
+        try:
+            tables[name] = np.asarray(arrays[name][...])
+        except Exception as error:
+            raise UserError(f"{path / name}: damaged ({_reason(error)}); {redo}") from None
+    coverage = tables["coverage"]
+    step = layout.patches_per_shard(*expected[1:3], expected[0])
+    for start in range(0, len(cell), step):
+        rows = slice(start, min(start + step, len(cell)))
+        # A shard that is gone reads as uncovered patches; the coverage knows better.
+        if not np.allclose(_measured_coverage(path, rows, redo), coverage[rows], atol=1e-6):
+            raise UserError(
+                f"{path}: damaged: patches {start} to {rows.stop - 1} lack data that were "
+                f"written; {redo}"
+            )
+    return CheckedGroup(folder_sha256(path), np.any(coverage > 0, axis=1))
+
+
+def _measured_coverage(path: Path, rows: slice, redo: str) -> Float32[np.ndarray, "patch band"]:
+    """Read one shard of every plane and measure its coverage again."""
+    planes = {}
+    for name in layout.PLANES:
+        try:
+            planes[name] = open_array(path / name)[rows].read().result()
+        except Exception as error:  # whatever the bytes make zstd, crc32c or tensorstore say
+            where = f"{path / name}: damaged: patches {rows.start} to {rows.stop - 1}"
+            raise UserError(f"{where} can't be read ({_reason(error)}); {redo}") from None
+    flux = planes["flux"]
+    known = flux != MISSING if flux.dtype == np.int16 else np.isfinite(flux)
+    return layout.coverage(known, planes["noise"], planes["mask"])
+
+
+def _reason(error: Exception) -> str:
+    """The first words of an error, on one line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 120 else f"{words[:119]}…"

@@ -1,0 +1,363 @@
+"""Reading a published patch store: `jaisp.open`.
+
+Nothing is read before it is asked for, and reading a patch reads only its own chunks. A store can
+be handed to worker processes: each opens its files itself. Start workers by "forkserver" or
+"spawn": tensorstore, which reads the planes, does not survive a fork.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore
+import zarr
+from astropy.wcs import WCS
+from jaxtyping import Float32, Float64, Int, Int32, UInt8
+
+from jaisp.errors import UserError
+from jaisp.files import read_json
+from jaisp.sky import SPLITS, Cell, patch_wcs
+from jaisp.store.codes import decode_flux, decode_noise
+from jaisp.store.layout import BAND_TABLES
+
+
+def open_store(path: Path | str) -> "Store":
+    """Open the published patch store at `path`.
+
+    Raises UserError when there is none, or one that has not been published.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; a store is made by `snakemake publish`")
+    try:
+        attributes = read_json(path / "zarr.json")["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        attributes = {}
+    if attributes.get("published") is not True:
+        raise UserError(
+            f"{path}: not a published patch store, or one still being made; run `snakemake publish`"
+        )
+    return Store(path, attributes)
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Where every patch lies. `ra`, `dec`: centre, degrees. `x`, `y`: centre, arcsec on the
+    cell's plane. `split`: 0 none, 1 train, 2 validation, 3 test."""
+
+    cell: np.ndarray
+    row: Int32[np.ndarray, " patch"]
+    ra: Float64[np.ndarray, " patch"]
+    dec: Float64[np.ndarray, " patch"]
+    x: Float64[np.ndarray, " patch"]
+    y: Float64[np.ndarray, " patch"]
+    split: UInt8[np.ndarray, " patch"]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class Store:
+    """A published patch store: `store[17]` or `store["field/17"]` is a `Patch`.
+
+    Attributes
+    ----------
+    path: the folder.
+    surveys, cells: names, sorted.
+    patch_arcsec, token_arcsec: side of a patch and of a token.
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+        self.path = path.absolute()
+        self.surveys: list[str] = sorted(attributes["surveys"])
+        self.cells: list[str] = sorted(attributes["cells"])
+        self.patch_arcsec: float = attributes["patch_arcsec"]
+        self.token_arcsec: float = attributes["token_arcsec"]
+        self.run: str = attributes["run"]
+        self._surveys: dict[str, dict[str, Any]] = attributes["surveys"]
+        self._planes: dict[str, dict[str, float]] = attributes["cells"]
+        self._groups: dict[tuple[str, str], _Group] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files stay behind; the index travels, so that workers need not read it again.
+        return {**self.__dict__, "_groups": {}}
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.index.split, minlength=len(SPLITS))
+        lines = [
+            f"Store {self.path}",
+            f"  {len(self)} patches of {self.patch_arcsec:g}″ in {len(self.cells)} cell(s): "
+            + ", ".join(f"{counts[number]} {name}" for name, number in SPLITS.items()),
+        ]
+        for survey in self.surveys:
+            bands = " ".join(self.bands(survey))
+            lines.append(f"  {survey}: {bands} at {self.grid_arcsec(survey):g}″ a pixel")
+        return "\n".join(lines)
+
+    @cached_property
+    def index(self) -> Index:
+        """The index, sorted by cell and row; a patch's number is its place in it."""
+        group = zarr.open_group(self.path / "index", mode="r")
+        columns = {name: np.asarray(array[...]) for name, array in group.arrays()}
+        columns["cell"] = np.array(columns["cell"].tolist())  # numpy strings of fixed width
+        return Index(**columns)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator["Patch"]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, key: int | str) -> "Patch":
+        """A patch by number (negative from the end) or by stable name, `CELL/ROW`.
+
+        Raises IndexError for a number and KeyError for a name that the store doesn't hold.
+        """
+        number = self._number(key) if isinstance(key, str) else operator.index(key)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"patch {number}: the store holds {len(self)} patches")
+        return Patch(self, number % len(self))
+
+    def where(self, split: str | None) -> Int[np.ndarray, " patch"]:
+        """Numbers of the patches in a split: train, validation, test or none; None for all."""
+        if split is None:
+            return np.arange(len(self))
+        if split not in SPLITS:
+            raise KeyError(f"no split {split!r}; the splits are {', '.join(SPLITS)}")
+        return np.flatnonzero(self.index.split == SPLITS[split])
+
+    def bands(self, survey: str) -> list[str]:
+        """The survey's bands, in the order of the arrays."""
+        return list(self._about(survey)["bands"])
+
+    def grid_arcsec(self, survey: str) -> float:
+        """Size of a pixel of the survey's patches."""
+        return self._about(survey)["grid_arcsec"]
+
+    def pixels_per_token(self, survey: str) -> int:
+        """Pixels along a token's side."""
+        return self._about(survey)["pixels_per_token"]
+
+    def coverage(self, survey: str) -> Float32[np.ndarray, "patch band"]:
+        """Fraction of valid pixels of every patch of the store, in the order of the index."""
+        self._about(survey)
+        tables = [self.group(cell, survey).tables["coverage"] for cell in self.cells]
+        return np.concatenate(tables)
+
+    def cell(self, name: str) -> Cell:
+        """A cell: its tangent point and its patches' centres."""
+        start, stop = self._rows(name)
+        centres = np.stack([self.index.x[start:stop], self.index.y[start:stop]], axis=1)
+        plane = self._planes[name]
+        return Cell(name, plane["ra"], plane["dec"], self.patch_arcsec, centres)
+
+    def attributes(self, cell: str, survey: str) -> dict[str, Any]:
+        """What warping kept about a cell in a survey: tiles, zero points, hash…"""
+        return self.group(cell, survey).attributes
+
+    def noise_correlation(self, cell: str, survey: str) -> Float32[np.ndarray, "band 2"]:
+        """Measured over white-noise scatter in apertures of radius 1 and 3 arcsec."""
+        return self.group(cell, survey).noise_correlation
+
+    def group(self, cell: str, survey: str) -> "_Group":
+        """The arrays of a cell in a survey, opened once a process."""
+        if (cell, survey) not in self._groups:
+            self._about(survey)
+            self._rows(cell)
+            self._groups[cell, survey] = _Group(self.path / cell / survey)
+        return self._groups[cell, survey]
+
+    def _about(self, survey: str) -> dict[str, Any]:
+        if survey not in self._surveys:
+            raise KeyError(f"no survey {survey!r}; the store holds {', '.join(self.surveys)}")
+        return self._surveys[survey]
+
+    @cached_property
+    def _cell_starts(self) -> dict[str, tuple[int, int]]:
+        names, starts, counts = np.unique(self.index.cell, return_index=True, return_counts=True)
+        return {
+            str(name): (int(start), int(start + count))
+            for name, start, count in zip(names, starts, counts, strict=True)
+        }
+
+    def _rows(self, cell: str) -> tuple[int, int]:
+        """First and last + 1 patch number of a cell."""
+        if cell not in self._cell_starts:
+            raise KeyError(f"no cell {cell!r}; the store holds {', '.join(self.cells[:5])}…")
+        return self._cell_starts[cell]
+
+    def _number(self, name: str) -> int:
+        cell, _, row = name.rpartition("/")
+        start, stop = self._rows(cell)
+        if not row.isdecimal() or int(row) >= stop - start:
+            raise KeyError(f"no patch {name!r}; {cell} has rows 0 to {stop - start - 1}")
+        return start + int(row)
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A square of sky in every survey: `"rubin" in patch`, `patch["rubin"].flux`."""
+
+    store: Store = field(repr=False)
+    number: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Patch {self.number} {self.name} at {self.ra:.5f} {self.dec:+.5f} "
+            f"({self.split}): {', '.join(self.surveys) or 'not covered'}"
+        )
+
+    @property
+    def name(self) -> str:
+        """The stable name, `CELL/ROW`."""
+        return f"{self.cell}/{self.row}"
+
+    @property
+    def cell(self) -> str:
+        """Name of the cell."""
+        return str(self.store.index.cell[self.number])
+
+    @property
+    def row(self) -> int:
+        """Row in the cell's groups."""
+        return int(self.store.index.row[self.number])
+
+    @property
+    def ra(self) -> float:
+        """Right ascension of the centre, degrees."""
+        return float(self.store.index.ra[self.number])
+
+    @property
+    def dec(self) -> float:
+        """Declination of the centre, degrees."""
+        return float(self.store.index.dec[self.number])
+
+    @property
+    def x(self) -> float:
+        """Centre on the cell's plane, arcsec towards the west."""
+        return float(self.store.index.x[self.number])
+
+    @property
+    def y(self) -> float:
+        """Centre on the cell's plane, arcsec towards the north."""
+        return float(self.store.index.y[self.number])
+
+    @property
+    def split(self) -> str:
+        """none, train, validation or test."""
+        return list(SPLITS)[self.store.index.split[self.number]]
+
+    @property
+    def surveys(self) -> list[str]:
+        """The surveys that cover this patch in at least one band."""
+        return [survey for survey in self.store.surveys if survey in self]
+
+    def __contains__(self, survey: str) -> bool:
+        if survey not in self.store.surveys:
+            return False
+        return bool((self.store.group(self.cell, survey).tables["coverage"][self.row] > 0).any())
+
+    def __getitem__(self, survey: str) -> "View":
+        """The patch in one survey; KeyError when the survey does not cover it."""
+        if survey not in self:
+            known = ", ".join(self.surveys) or "no survey"
+            raise KeyError(f"{survey!r} does not cover patch {self.name}; {known} does")
+        return View(self, survey)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A patch in one survey. Planes are read when first asked for."""
+
+    patch: Patch
+    survey: str
+
+    @property
+    def bands(self) -> list[str]:
+        """Names of the bands, in the order of the arrays."""
+        return self.patch.store.bands(self.survey)
+
+    @property
+    def grid_arcsec(self) -> float:
+        """Size of a pixel."""
+        return self.patch.store.grid_arcsec(self.survey)
+
+    @cached_property
+    def flux(self) -> Float32[np.ndarray, "band y x"]:
+        """Flux in nJy a pixel; NaN where missing."""
+        values = self._group.plane("flux", self.patch.row)
+        return decode_flux(values, self._table("scale")) if values.dtype == np.int16 else values
+
+    @cached_property
+    def noise(self) -> Float32[np.ndarray, "band y x"]:
+        """Background noise, 1 sigma in nJy; NaN where invalid."""
+        codes = self._group.plane("noise", self.patch.row)
+        return decode_noise(codes, self._table("noise_scale"))
+
+    @cached_property
+    def mask(self) -> UInt8[np.ndarray, "band y x"]:
+        """Bits of `jaisp.store.layout.Flag`."""
+        return self._group.plane("mask", self.patch.row)
+
+    @property
+    def coverage(self) -> Float32[np.ndarray, " band"]:
+        """Fraction of valid pixels."""
+        return self._table("coverage")
+
+    @property
+    def psf_fwhm_arcsec(self) -> Float32[np.ndarray, " band"]:
+        """Full width at half maximum of the PSF; NaN where unknown."""
+        return self._table("psf_fwhm_arcsec")
+
+    @cached_property
+    def psf(self) -> Float32[np.ndarray, "band k k"] | None:
+        """PSF stamps on the patch's pixels, where the archive gave them."""
+        return self._group.psf(self.patch.row)
+
+    @cached_property
+    def wcs(self) -> WCS:
+        """Celestial WCS of the pixels."""
+        cell = self.patch.store.cell(self.patch.cell)
+        pixels = self._group.attributes["pixels"]
+        return patch_wcs(cell, self.patch.row, self.grid_arcsec, pixels)
+
+    @property
+    def _group(self) -> "_Group":
+        return self.patch.store.group(self.patch.cell, self.survey)
+
+    def _table(self, name: str) -> Float32[np.ndarray, " band"]:
+        return self._group.tables[name][self.patch.row]
+
+
+class _Group:
+    """The open arrays of one cell in one survey."""
+
+    def __init__(self, path: Path) -> None:
+        group = zarr.open_group(path, mode="r")
+        arrays = dict(group.arrays())
+        self.path = path
+        self.attributes: dict[str, Any] = dict(group.attrs)
+        self.tables = {name: np.asarray(arrays[name][...]) for name in BAND_TABLES}
+        self.noise_correlation = np.asarray(arrays["noise_correlation"][...])
+        self._psf = arrays.get("psf")
+        self._planes: dict[str, tensorstore.TensorStore] = {}
+
+    def plane(self, name: str, rows: int | slice) -> np.ndarray:
+        """Codes of a plane, [band, y, x] of one row or [row, band, y, x] of a slice."""
+        if name not in self._planes:
+            self._planes[name] = open_array(self.path / name)
+        return self._planes[name][rows].read().result()
+
+    def psf(self, row: int) -> np.ndarray | None:
+        """PSF stamps of a row."""
+        return None if self._psf is None else np.asarray(self._psf[row])
+
+
+def open_array(path: Path) -> tensorstore.TensorStore:
+    """Open one array for fast reading: tensorstore decodes shards about five times as fast."""
+    location = {"driver": "file", "path": str(path.absolute())}
+    return tensorstore.open({"driver": "zarr3", "kvstore": location}, read=True).result()

@@ -1,0 +1,135 @@
+"""Training patches as networks see them, in memory when they fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, Int
+
+from jaisp.model.inputs import network_inputs
+from jaisp.progress import track
+from jaisp.store.reader import Store
+
+SOURCE_SNR = 5.0
+
+
+@dataclass(frozen=True)
+class Planes:
+    """One patch in one survey.
+
+    signal: asinh(flux / noise), NaN where missing. depth: log(noise / typical noise).
+    """
+
+    signal: Float16[np.ndarray, "band y x"]
+    depth: Float16[np.ndarray, "band y x"]
+
+
+class Patches:
+    """The patches of a split, and how much each of their tokens tells.
+
+    `numbers` are the store's patch numbers; `covered[survey]` those that the survey covers;
+    `snr[survey][number]` the S/N of each token, float32 [row, column].
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        numbers: Int[np.ndarray, " patch"],
+        typical_noise: dict[str, Float32[np.ndarray, " band"]],
+        memory_gib: float,
+        description: str,
+    ) -> None:
+        self.store = store
+        self.numbers = [int(number) for number in numbers]
+        self.surveys = store.surveys
+        self.tokens = round(store.patch_arcsec / store.token_arcsec)
+        self.n = {survey: store.pixels_per_token(survey) for survey in self.surveys}
+        self.covered: dict[str, list[int]] = {survey: [] for survey in self.surveys}
+        self.snr: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
+        self._typical_noise = typical_noise
+        self._kept: dict[tuple[int, str], Planes] = {}
+        keep = self._gib() <= memory_gib
+        for number in track(self.numbers, description):
+            for survey in store[number].surveys:
+                planes = self._read(number, survey)
+                self.covered[survey].append(number)
+                self.snr[survey][number] = token_snr(planes.signal, self.n[survey])
+                if keep:
+                    self._kept[number, survey] = planes
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def planes(self, number: int, survey: str) -> Planes:
+        """A patch in one survey, from memory or from the store."""
+        return self._kept.get((number, survey)) or self._read(number, survey)
+
+    def shared(self, surveys: Sequence[str]) -> list[int]:
+        """Patches that all of `surveys` cover."""
+        covered = [set(self.covered[survey]) for survey in surveys]
+        return sorted(set.intersection(*covered))
+
+    def _read(self, number: int, survey: str) -> Planes:
+        view = self.store[number][survey]
+        inputs = network_inputs(
+            torch.from_numpy(view.flux)[None],
+            torch.from_numpy(view.noise)[None],
+            torch.from_numpy(view.mask)[None],
+            torch.from_numpy(self._typical_noise[survey]),
+        )[0]
+        signal, valid, depth = inputs.numpy().transpose(1, 0, 2, 3)
+        missing = np.where(valid > 0, signal, np.nan)
+        return Planes(missing.astype(np.float16), depth.astype(np.float16))
+
+    def _gib(self) -> float:
+        pixels = sum(
+            len(self.store.bands(s)) * (self.tokens * self.n[s]) ** 2 for s in self.surveys
+        )
+        return len(self.numbers) * pixels * 4 / 2**30
+
+
+def measure_noise(
+    store: Store, numbers: Int[np.ndarray, " patch"], most: int = 64
+) -> dict[str, Float32[np.ndarray, " band"]]:
+    """Typical background noise of each survey's bands, nJy: the median over some patches.
+
+    A band without a valid pixel there gets 1.
+    """
+    places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int)
+    found: dict[str, Float32[np.ndarray, " band"]] = {}
+    for survey in store.surveys:
+        medians = []
+        for number in numbers[places]:
+            if survey in (patch := store[int(number)]):
+                noise = patch[survey].noise[:, ::8, ::8].reshape(len(store.bands(survey)), -1)
+                valid = np.isfinite(noise) & (noise > 0)
+                medians.append(
+                    [
+                        np.median(b[v]) if v.any() else np.nan
+                        for b, v in zip(noise, valid, strict=True)
+                    ]
+                )
+        table = np.array(medians, np.float32).reshape(-1, len(store.bands(survey)))
+        found[survey] = np.array(
+            [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 1.0 for c in table.T],
+            np.float32,
+        )
+    return found
+
+
+def token_snr(signal: Float16[np.ndarray, "band y x"], n: int) -> Float32[np.ndarray, "row column"]:
+    """S/N of the flux in each token's square: bands in quadrature, those below zero left out."""
+    bands, height, width = signal.shape
+    pixels = np.sinh(signal.astype(np.float32)).reshape(bands, height // n, n, width // n, n)
+    count = np.isfinite(pixels).sum(axis=(2, 4))
+    band_snr = np.nansum(pixels, axis=(2, 4)) / np.sqrt(np.maximum(count, 1))
+    return np.sqrt((np.maximum(band_snr, 0) ** 2).sum(axis=0)).astype(np.float32)
+
+
+def information(
+    first: Float32[np.ndarray, "*place"], second: Float32[np.ndarray, "*place"], sky_weight: float
+) -> Float32[np.ndarray, "*place"]:
+    """Weight of token pairs: from `sky_weight` for empty sky to 1 for what both views see well."""
+    power = (np.minimum(first, second) / SOURCE_SNR) ** 4
+    return (sky_weight + (1 - sky_weight) * power / (1 + power)).astype(np.float32)

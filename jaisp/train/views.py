@@ -1,0 +1,180 @@
+"""Two views of the same sky, cropped independently, and which of their tokens match."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from jaisp.train.patches import Patches, Planes
+
+# A degraded copy gets up to this much noise, in units of its own, and this much blur, in pixels.
+MOST_NOISE, MOST_BLUR = 2.0, 1.5
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of views of one survey: `inputs` [sample, band, 3, y, x] of all its bands."""
+
+    survey: str
+    inputs: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of views. `first_place` and `second_place` are the places of matching tokens among
+    the flattened tokens (sample, row, column) of each side."""
+
+    kind: str
+    patches: list[int]
+    first: Views
+    second: Views
+    first_place: Tensor
+    second_place: Tensor
+    weight: Tensor
+
+    @property
+    def name(self) -> str:
+        """Kind and surveys, as the history counts them."""
+        surveys = sorted({self.first.survey, self.second.survey})
+        return f"{self.kind}:{'+'.join(surveys)}"
+
+
+def crop_corners(
+    rng: np.random.Generator,
+    interest: Float32[np.ndarray, "row column"],
+    crop: int,
+    shift: int,
+) -> tuple[Int[np.ndarray, "2"], Int[np.ndarray, "2"]]:
+    """First row and column of two crops around a token drawn in proportion to `interest`.
+
+    The second lies up to `shift` tokens from the first, each way; both inside the patch.
+    """
+    last = len(interest) - crop
+    chances = interest.ravel().astype(np.float64)
+    token = rng.choice(chances.size, p=chances / chances.sum())
+    centre = np.array(np.unravel_index(token, interest.shape))
+    first = np.clip(centre - rng.integers(0, crop, size=2), 0, last)
+    second = np.clip(first + rng.integers(-shift, shift + 1, size=2), 0, last)
+    return first, second
+
+
+def matching(
+    first: Int[np.ndarray, "2"], second: Int[np.ndarray, "2"], crop: int, turn: int
+) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"], Int[np.ndarray, "pair 2"]]:
+    """Tokens that two crops share: their places in both, after `turn`, and in the patch.
+
+    A place is row · crop + column. Crops that share nothing give empty arrays.
+    """
+    low = np.maximum(first, second)
+    high = np.minimum(first, second) + crop
+    rows, columns = (np.arange(a, max(a, b)) for a, b in zip(low, high, strict=True))
+    tokens = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    # Where each token of an unturned crop comes to lie.
+    turned = turn_plane(np.arange(crop * crop).reshape(crop, crop), turn).ravel()
+    arrives = np.empty_like(turned)
+    arrives[turned] = np.arange(crop * crop)
+    places = [arrives[(tokens - corner) @ np.array([crop, 1])] for corner in (first, second)]
+    return places[0], places[1], tokens
+
+
+def turn_plane(plane: np.ndarray, turn: int) -> np.ndarray:
+    """One of the eight quarter turns and reflections of the last two axes."""
+    turned = np.rot90(plane, turn % 4, axes=(-2, -1))
+    return np.swapaxes(turned, -2, -1) if turn >= 4 else turned
+
+
+def cut(
+    planes: Planes,
+    corner: Int[np.ndarray, "2"],
+    crop: int,
+    n: int,
+    turn: int,
+    present: Bool[np.ndarray, " band"],
+) -> Float32[np.ndarray, "band 3 y x"]:
+    """Network inputs of a crop; bands that are not `present` are missing everywhere."""
+    y, x = corner * n
+    window = (slice(None), slice(y, y + crop * n), slice(x, x + crop * n))
+    signal = turn_plane(planes.signal[window], turn).astype(np.float32)
+    depth = turn_plane(planes.depth[window], turn).astype(np.float32)
+    valid = np.isfinite(signal) & present[:, None, None]
+    inputs = (np.where(valid, signal, 0), valid, np.where(valid, depth, 0))
+    return np.stack(inputs, axis=1, dtype=np.float32, casting="unsafe")
+
+
+def degrade(
+    inputs: Float32[np.ndarray, "band 3 y x"], rng: np.random.Generator
+) -> Float32[np.ndarray, "band 3 y x"]:
+    """A blurred copy with white noise added, as a poorer instrument would see it."""
+    signal, valid, depth = np.moveaxis(inputs, 1, 0)
+    noise, blur = rng.uniform(0, MOST_NOISE), rng.uniform(0, MOST_BLUR)
+    good = valid > 0
+    flux = gaussian_filter(np.sinh(signal) * valid, (0, blur, blur), mode="constant")
+    share = gaussian_filter(valid, (0, blur, blur), mode="constant")
+    flux = np.divide(flux, share, out=np.zeros_like(flux), where=good)
+    flux += noise * rng.standard_normal(flux.shape, dtype=np.float32)
+    total = np.hypot(1, noise)
+    worse = np.stack([np.arcsinh(flux / total), valid, depth + np.log(total)], axis=1)
+    return np.where(good[:, None], worse, 0).astype(np.float32)
+
+
+def keep_bands(rng: np.random.Generator, bands: int, dropout: float) -> Bool[np.ndarray, " band"]:
+    """Which bands a view shows: each is left out with the chance `dropout`, but one stays."""
+    present = rng.random(bands) >= dropout
+    present[rng.integers(bands)] = True
+    return present
+
+
+def split_bands(
+    rng: np.random.Generator, covered: Bool[np.ndarray, " band"]
+) -> tuple[Bool[np.ndarray, " band"], Bool[np.ndarray, " band"]]:
+    """Two disjoint sets of the covered bands, neither empty."""
+    order = rng.permutation(np.flatnonzero(covered))
+    first = np.zeros(len(covered), bool)
+    first[order[: rng.integers(1, len(order))]] = True
+    return first, covered & ~first
+
+
+def draw_views(
+    patches: Patches,
+    numbers: list[int],
+    kind: str,
+    surveys: tuple[str, str],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    shift: int,
+    dropout: float,
+    interest: dict[int, Float32[np.ndarray, "row column"]],
+) -> Batch:
+    """A pair of views of each of `numbers`, `interest` being the weight of a patch's tokens."""
+    inputs: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    weights = []
+    for sample, number in enumerate(numbers):
+        corners = crop_corners(rng, interest[number], crop, shift)
+        turn = int(rng.integers(8))
+        *both, tokens = matching(*corners, crop, turn)
+        planes = [patches.planes(number, survey) for survey in surveys]
+        if kind == "bands":
+            shown = split_bands(rng, np.isfinite(planes[0].signal).any(axis=(1, 2)))
+        else:
+            first, second = (keep_bands(rng, len(p.signal), dropout) for p in planes)
+            shown = first, second
+        for side in (0, 1):
+            n = patches.n[surveys[side]]
+            view = cut(planes[side], corners[side], crop, n, turn, shown[side])
+            if kind == "degraded" and side == 1:
+                view = degrade(view, rng)
+            inputs[side].append(view)
+            places[side].append(both[side] + sample * crop * crop)
+        weights.append(interest[number][tokens[:, 0], tokens[:, 1]])
+    first_views, second_views = (
+        Views(survey, torch.from_numpy(np.stack(side)))
+        for survey, side in zip(surveys, inputs, strict=True)
+    )
+    first_place, second_place = (torch.from_numpy(np.concatenate(side)) for side in places)
+    weight = torch.from_numpy(np.concatenate(weights))
+    return Batch(kind, numbers, first_views, second_views, first_place, second_place, weight)

@@ -1,0 +1,108 @@
+"""The sky of a tile: its level and its noise, measured once on a coarse mesh (Bertin & Arnouts
+1996, A&AS 117, 393), sources left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+from jaxtyping import Bool, Float32
+from scipy.interpolate import RectBivariateSpline
+from scipy.ndimage import gaussian_filter, maximum_filter, median_filter
+
+MESH = 128
+STRIP = 8 * MESH
+SMOOTHING = 1.5
+GROWTH = 2
+ENOUGH = 2**15
+
+Image = Float32[np.ndarray, "y x"]
+
+
+@dataclass(frozen=True)
+class Background:
+    """Level and 1σ noise of the sky at the nodes of a mesh, in a tile's own units."""
+
+    level: Float32[np.ndarray, "row column"]
+    noise: Float32[np.ndarray, "row column"]
+
+    def section(self, rows: slice, columns: slice) -> tuple[Image, Image]:
+        """Level and noise of a part of the tile."""
+        return _interpolate(self.level, rows, columns), _interpolate(self.noise, rows, columns)
+
+
+def measure_background(
+    read: Callable[[slice, slice], tuple[Image, Bool[np.ndarray, "y x"]]], shape: tuple[int, int]
+) -> Background:
+    """Measure the sky of a tile of `shape`, strip by strip.
+
+    read: gives the flux and the bad pixels of a part of the tile.
+    """
+    level, noise = [], []
+    for first in range(0, shape[0], STRIP):
+        flux, bad = read(slice(first, min(first + STRIP, shape[0])), slice(0, shape[1]))
+        strip_level, strip_noise = _measure_strip(flux, bad)
+        level.append(strip_level)
+        noise.append(strip_noise)
+    # A median over neighbours takes out the mesh squares that a bright source spoiled.
+    return Background(
+        *(median_filter(np.concatenate(m), 3, mode="nearest") for m in (level, noise))
+    )
+
+
+def source_mask(
+    flux: Image, bad: Bool[np.ndarray, "y x"], threshold: float = 3.0
+) -> Bool[np.ndarray, "y x"]:
+    """Pixels of sources: above `threshold` σ on the smoothed image, and 2 px around.
+
+    flux: in units in which the noise is even; the sky needn't be at zero. σ is the smoothed
+    image's own scatter.
+    """
+    level = np.float32(sky_level(flux[~bad]))
+    smooth = gaussian_filter(np.where(bad, np.float32(0), flux - level), SMOOTHING)
+    sigma = robust_scatter(smooth[~bad]) if not bad.all() else 0.0
+    return maximum_filter(smooth > threshold * sigma, 2 * GROWTH + 1)
+
+
+def robust_scatter(values: Float32[np.ndarray, " value"]) -> float:
+    """1σ from the median absolute deviation, of at most 2¹⁵ values; NaN of nothing."""
+    if not values.size:
+        return float("nan")
+    few = values[:: -(-values.size // ENOUGH)]
+    return float(1.4826 * np.median(np.abs(few - np.median(few))))
+
+
+def sky_level(values: Float32[np.ndarray, " value"]) -> float:
+    """Median of at most 2¹⁵ values; NaN of nothing."""
+    return float(np.median(values[:: -(-values.size // ENOUGH)])) if values.size else float("nan")
+
+
+def _measure_strip(flux: Image, bad: Bool[np.ndarray, "y x"]) -> tuple[np.ndarray, np.ndarray]:
+    shape = tuple(-(-size // MESH) for size in flux.shape)
+    good = flux[~bad]
+    # sep needs numbers of about unit size: maggies are 1e-12.
+    unit = robust_scatter(good) or 1.0
+    if not np.isfinite(unit):
+        return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    centre = np.median(good)
+    clean = np.where(bad, np.float32(0), (flux - centre) / unit).astype(np.float32)
+    first = sep.Background(clean, mask=bad, bw=MESH, bh=MESH)
+    sources = source_mask((clean - first.back()) / max(first.globalrms, 1e-6), bad)
+    masked = bad | sources if not (bad | sources).all() else bad
+    sky = sep.Background(clean, mask=masked, bw=MESH, bh=MESH, fw=1, fh=1)
+    y, x = (np.minimum(np.arange(n) * MESH + MESH // 2, size - 1) for n, size in
+            zip(shape, flux.shape, strict=True))  # fmt: skip
+    at = np.ix_(y, x)
+    return sky.back()[at] * unit + centre, sky.rms()[at] * unit
+
+
+def _interpolate(mesh: Float32[np.ndarray, "row column"], rows: slice, columns: slice) -> Image:
+    # Beyond the outermost nodes the sky stays as it is there.
+    padded = np.pad(mesh.astype(float), 1, mode="edge")
+    nodes = [(np.arange(size) - 0.5) * MESH - 0.5 for size in padded.shape]
+    order = [min(3, size - 1) for size in padded.shape]
+    spline = RectBivariateSpline(*nodes, padded, kx=order[0], ky=order[1], s=0)
+    y, x = (np.arange(part.start, part.stop) for part in (rows, columns))
+    clipped = [np.clip(a, n[0], n[-1]) for a, n in zip((y, x), nodes, strict=True)]
+    return np.maximum(spline(*clipped), mesh.min()).astype(np.float32)

@@ -1,0 +1,315 @@
+"""The stage `warp`: one cell × one survey → one group of the patch store."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.wcs import WCS
+from jaxtyping import Float32
+
+import jaisp
+from jaisp.archives.table import read_tiles, tile_planes
+from jaisp.archives.tile import Tile
+from jaisp.config import Config, group_hash
+from jaisp.errors import TileError, UserError
+from jaisp.files import (
+    clear_problems,
+    folder_sha256,
+    partial_dir,
+    record_problem,
+    replace_folder,
+)
+from jaisp.progress import track
+from jaisp.sky import Cell, patch_wcs, plane_wcs
+from jaisp.store.layout import Flag
+from jaisp.store.writer import GroupWriter, PatchPlanes, withdraw
+from jaisp.warp.correlation import MOST_PATCHES, NoiseCorrelation
+from jaisp.warp.kept import kept_receipt, made_from, note_receipt
+from jaisp.warp.pixel_map import PixelMap, pixel_map
+from jaisp.warp.planes import Planes, background_noise, combine, warp_tile
+from jaisp.warp.tile import TileReader
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Source:
+    """A tile that reaches the cell: its reader, the rows that it may cover, what it gave."""
+
+    reader: TileReader
+    rows: frozenset[int]
+    geometry: str
+    facts: dict
+    patches: int = 0
+    failed: bool = False
+    last_row: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last_row = max(self.rows)
+
+    @property
+    def tile(self) -> Tile:
+        """What the archive told of it."""
+        return self.reader.tile
+
+
+def warp(config: Config, cell: Cell, survey: str, strict: bool = False) -> dict:
+    """Cut every patch of a cell from a survey's tiles; returns what the receipt says.
+
+    A tile that can't be used is set down as a problem and left out; with `strict` it is a
+    UserError.
+    """
+    tiles = [tile for tile in read_tiles(config, fetched=True) if tile.survey == survey]
+    final = config.results / "patches.zarr" / cell.name / survey
+    origin = made_from(config, cell, survey, tiles)
+    kept = kept_receipt(config, cell, survey, origin, final)
+    if kept is not None:
+        log.info("%s %s: whole and up to date, kept", cell.name, survey)
+        return kept
+    clear_problems(config, _stage(cell), survey)
+    job = _Job(config, cell, survey, tiles, strict)
+    partial = partial_dir(config) / cell.name / survey
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        covered = job.write(partial)
+    finally:
+        job.close()
+    withdraw(config.results / "patches.zarr")
+    replace_folder(partial, final)
+    receipt = {
+        "cell": cell.name,
+        "survey": survey,
+        "hash": group_hash(config, survey, cell),
+        "patches": len(cell),
+        "covered": covered,
+        "tiles": [source.facts for source in job.used()],
+        "sha256": folder_sha256(final),
+    }
+    note_receipt(config, cell, survey, origin, receipt)
+    log.info("%s %s: %d of %d patches covered", cell.name, survey, covered, len(cell))
+    return receipt
+
+
+def _stage(cell: Cell) -> str:
+    """The stage's name in the list of problems."""
+    return f"warp {cell.name}"
+
+
+class _Job:
+    def __init__(
+        self, config: Config, cell: Cell, survey: str, tiles: list[Tile], strict: bool
+    ) -> None:
+        self.config, self.cell, self.survey, self.strict = config, cell, survey, strict
+        self.bands = config.surveys[survey].bands
+        _, self.grid_arcsec = config.grid(survey)
+        self.pixels = config.patch_pixels(survey)
+        self.sources: dict[str, list[Source]] = {band: [] for band in self.bands}
+        for tile in tiles:
+            if tile.band in self.sources:
+                self._consider(tile)
+        stamps = [s.reader.psf_stamp for s in self._all() if s.reader.psf_stamp is not None]
+        self.psf_size = max((len(stamp) for stamp in stamps), default=0)
+        self.correlations = {band: NoiseCorrelation() for band in self.bands}
+
+    def write(self, path: Path) -> int:
+        """Write the group; returns the number of patches with any data."""
+        config, cell = self.config, self.cell
+        covered = 0
+        # Patches are cut shard by shard in the order of rows, each tile open while it is needed.
+        every = -(-len(cell) // MOST_PATCHES)
+        with GroupWriter(
+            path,
+            self.bands,
+            self.pixels,
+            len(cell),
+            self.grid_arcsec,
+            config.store.flux,
+            {"hash": group_hash(config, self.survey, cell), "version": jaisp.__version__},
+        ) as group:
+            for row in track(range(len(cell)), f"warp {cell.name} {self.survey}"):
+                planes = self._patch(row, measure_noise=row % every == 0)
+                covered += planes is not None
+                group.write(row, planes)
+                for source in self._all():
+                    if source.last_row == row:
+                        source.reader.close()
+            measured = [self.correlations[band].result() for band in self.bands]
+            group.finish(np.stack([ratio for ratio, _ in measured]), self._attributes(measured))
+        return covered
+
+    def used(self) -> list[Source]:
+        """The tiles that gave pixels."""
+        return [source for source in self._all() if source.patches]
+
+    def close(self) -> None:
+        """Close every file."""
+        for source in self._all():
+            source.reader.close()
+
+    def _all(self) -> list[Source]:
+        return [source for band in self.bands for source in self.sources[band]]
+
+    def _consider(self, tile: Tile) -> None:
+        try:
+            reader = TileReader(tile)
+        except TileError as error:
+            self._set_aside(tile, str(error))
+            return
+        rows = _rows_near(reader, self.cell)
+        if rows:
+            self.sources[tile.band].append(Source(reader, rows, _geometry(reader), _facts(tile)))
+        else:
+            reader.close()
+
+    def _set_aside(self, tile: Tile, reason: str) -> None:
+        if self.strict:
+            raise UserError(f"{tile.survey} {tile.band} {tile.id}: {reason}")
+        log.warning("%s %s %s is left out: %s", tile.survey, tile.band, tile.id, reason)
+        record_problem(self.config, _stage(self.cell), tile.survey, tile.band, tile.id, reason)
+
+    def _patch(self, row: int, measure_noise: bool) -> PatchPlanes | None:
+        shape = (len(self.bands), self.pixels, self.pixels)
+        flux, noise = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        mask = np.full(shape, Flag.EDGE, np.uint8)
+        fwhm = np.full(len(self.bands), np.nan, np.float32)
+        psf = np.full((len(self.bands), self.psf_size, self.psf_size), np.nan, np.float32)
+        output = patch_wcs(self.cell, row, self.grid_arcsec, self.pixels)
+        maps: dict[str, PixelMap] = {}
+        for number, band in enumerate(self.bands):
+            found = self._band(band, row, output, maps)
+            if found is None:
+                continue
+            planes, fwhm[number], stamp = found
+            flux[number], noise[number], mask[number] = planes.flux, planes.noise, planes.flags
+            if stamp is not None:
+                psf[number] = _padded(stamp, self.psf_size)
+            if measure_noise:
+                self.correlations[band].add(
+                    flux[number], noise[number], mask[number], self.grid_arcsec
+                )
+        if not np.isfinite(flux).any():
+            return None
+        return PatchPlanes(flux, noise, mask, fwhm, psf if self.psf_size else None)
+
+    def _band(
+        self, band: str, row: int, output: WCS, maps: dict[str, PixelMap]
+    ) -> tuple[Planes, float, Float32[np.ndarray, "k k"] | None] | None:
+        """One band of one patch, with FWHM and stamp of the tile that gave most of it."""
+        warped: list[tuple[Planes, float, Source]] = []
+        for source in self.sources[band]:
+            if row not in source.rows or source.failed:
+                continue
+            try:
+                found = self._warp(source, output, maps)
+            except TileError as error:
+                source.failed = True
+                self._set_aside(source.tile, str(error))
+                continue
+            if found is not None:
+                warped.append((*found, source))
+        if not warped:
+            return None
+        planes, owner = combine([planes for planes, _, _ in warped])
+        pixels = np.bincount(owner[owner >= 0], minlength=len(warped))
+        if not pixels.any():
+            return None
+        for count, (_, _, source) in zip(pixels, warped, strict=True):
+            source.patches += bool(count)
+        _, fwhm, main = warped[int(np.argmax(pixels))]
+        return planes, fwhm, main.reader.psf_stamp
+
+    def _warp(
+        self, source: Source, output: WCS, maps: dict[str, PixelMap]
+    ) -> tuple[Planes, float] | None:
+        """A tile on a patch, and its FWHM at the patch's centre; None where it doesn't reach."""
+        reader = source.reader
+        if source.geometry not in maps:
+            maps[source.geometry] = pixel_map(output, (self.pixels,) * 2, reader.wcs, reader.shape)
+        positions = maps[source.geometry]
+        planes = warp_tile(reader, output, positions, self.config.warp.kernel)
+        if planes is None:
+            return None
+        if reader.noise_includes_sources:
+            noise = background_noise(planes.flux, planes.noise, self.grid_arcsec)
+            planes = replace(planes, noise=noise)
+        centre = (self.pixels // 2,) * 2
+        return planes, reader.psf_fwhm_arcsec(positions.x[centre], positions.y[centre])
+
+    def _attributes(
+        self, measured: list[tuple[Float32[np.ndarray, " aperture"], list[int]]]
+    ) -> dict:
+        used = {band: [s for s in self.sources[band] if s.patches] for band in self.bands}
+        uncalibrated = [b for b in self.bands if any(s.tile.zeropoint is None for s in used[b])]
+        attributes = {
+            "cell": _cell_wcs(self.cell, self.grid_arcsec),
+            "units": "uncalibrated" if uncalibrated == self.bands else "nJy",
+            "uncalibrated_bands": uncalibrated,
+            "kernel": self.config.warp.kernel,
+            "tiles": [source.facts for source in self.used()],
+            "noise_includes_sources": {
+                band: any(s.reader.noise_includes_sources for s in sources)
+                for band, sources in used.items()
+            },
+            "noise_correlation_apertures": {
+                band: counts for band, (_, counts) in zip(self.bands, measured, strict=True)
+            },
+            "psf_source": {
+                band: sorted({s.reader.psf_source for s in used[band]}) for band in self.bands
+            },
+        }
+        if self.psf_size:
+            attributes["psf_pixel_arcsec"] = {
+                band: used[band][0].reader.pixel_arcsec for band in self.bands if used[band]
+            }
+        return attributes
+
+
+def _rows_near(reader: TileReader, cell: Cell) -> frozenset[int]:
+    """Patches that a tile may reach: their circles and the tile's meet."""
+    rows, columns = reader.shape
+    y, x = np.meshgrid(np.linspace(-0.5, rows - 0.5, 9), np.linspace(-0.5, columns - 0.5, 9))
+    outline = reader.wcs.pixel_to_world(x.ravel(), y.ravel())
+    centre = reader.wcs.pixel_to_world((columns - 1) / 2, (rows - 1) / 2)
+    reach = np.nanmax(outline.separation(centre).arcsec)
+    patches = SkyCoord(*cell.sky_centres(), unit="deg")
+    distance = patches.separation(centre.icrs).arcsec
+    return frozenset(np.flatnonzero(distance <= reach + cell.patch_arcsec).tolist())
+
+
+def _geometry(reader: TileReader) -> str:
+    """What tiles of one geometry share, so that their pixel map is made once."""
+    wcs = reader.wcs
+    if any(getattr(wcs, name) is not None for name in ("cpdis1", "cpdis2", "det2im1", "det2im2")):
+        return f"{reader.tile.band} {reader.tile.id}"
+    return f"{reader.shape} {wcs.to_header_string(relax=True)}"
+
+
+def _facts(tile: Tile) -> dict:
+    """What a group keeps of a tile: no paths, which differ between machines."""
+    return {
+        "band": tile.band,
+        "id": tile.id,
+        "zeropoint": tile.zeropoint,
+        "noise_kind": tile.noise_kind,
+        "subtract_sky": tile.subtract_sky,
+        "psf_moffat_beta": tile.psf_moffat_beta,
+        "sha256": {name: plane.sha256 for name, plane in tile_planes(tile).items()},
+    }
+
+
+def _cell_wcs(cell: Cell, grid_arcsec: float) -> dict:
+    """FITS header of the mosaic of all patches of the cell."""
+    half = cell.patch_arcsec / 2
+    low, high = cell.centres.min(axis=0) - half, cell.centres.max(axis=0) + half
+    columns, rows = np.rint((high - low) / grid_arcsec).astype(int).tolist()
+    wcs = plane_wcs(cell, grid_arcsec, float(low[0]), float(low[1]), (rows, columns))
+    header = wcs.to_header()
+    return {"NAXIS1": columns, "NAXIS2": rows, **{key: header[key] for key in header if key}}
+
+
+def _padded(stamp: Float32[np.ndarray, "k k"], size: int) -> Float32[np.ndarray, "size size"]:
+    before = (size - len(stamp)) // 2
+    after = size - len(stamp) - before
+    return np.pad(stamp, (before, after))

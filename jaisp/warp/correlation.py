@@ -1,0 +1,76 @@
+"""How much noisier an aperture on empty sky is than its pixels' noise planes say."""
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from numpy.lib.stride_tricks import sliding_window_view
+
+from jaisp.store.layout import UNUSABLE, Flag
+from jaisp.warp.background import robust_scatter, sky_level, source_mask
+
+APERTURES_ARCSEC = (1.0, 3.0)  # diameters
+FEWEST = 50
+THRESHOLD = 4.0  # lower, and apertures without a source would be those without a noise peak
+MOST_PATCHES = 64
+
+
+class NoiseCorrelation:
+    """Gathers sums in circular apertures on the source-free sky of a band's patches.
+
+    A resampled image's pixels are correlated, and so are a coadd's: the scatter of their sums is
+    not the root of the summed variances. `result` gives the ratio for each aperture.
+    """
+
+    def __init__(self) -> None:
+        self._sums: tuple[list[np.ndarray], ...] = tuple([] for _ in APERTURES_ARCSEC)
+
+    def add(
+        self,
+        flux: Float32[np.ndarray, "y x"],
+        noise: Float32[np.ndarray, "y x"],
+        flags: UInt8[np.ndarray, "y x"],
+        grid_arcsec: float,
+    ) -> None:
+        """Take a patch: sums over white noise, in apertures that abut and hold no source."""
+        unusable = np.uint8(UNUSABLE | Flag.SATURATED)
+        missing = ~np.isfinite(flux) | ~np.isfinite(noise) | ((flags & unusable) != 0)
+        if missing.all():
+            return
+        bad = missing | source_mask(flux, missing, THRESHOLD)
+        if bad.all():
+            return
+        clean = np.where(bad, np.float32(0), flux - np.float32(sky_level(flux[~bad])))
+        variance = np.where(bad, np.float32(0), noise**2)
+        for sums, diameter in zip(self._sums, APERTURES_ARCSEC, strict=True):
+            disc = _disc(diameter / grid_arcsec)
+            if len(disc) > min(flux.shape):
+                continue
+            empty = _sums(bad.astype(np.float32), disc) == 0
+            total, white = _sums(clean, disc)[empty], _sums(variance, disc)[empty]
+            sums.append((total / np.sqrt(white)).astype(np.float32))
+
+    def result(self) -> tuple[Float32[np.ndarray, " aperture"], list[int]]:
+        """Measured over white-noise scatter, and from how many apertures.
+
+        1.0 where fewer than 50 apertures fit on the field's empty sky: the count tells.
+        """
+        gathered = [
+            np.concatenate(sums) if sums else np.zeros(0, np.float32) for sums in self._sums
+        ]
+        ratios = [robust_scatter(sums) if len(sums) >= FEWEST else 1.0 for sums in gathered]
+        return np.array(ratios, np.float32), [len(sums) for sums in gathered]
+
+
+def _disc(diameter: float) -> Float32[np.ndarray, "k k"]:
+    """Whole pixels, so that white noise gives exactly the scatter of their summed variances."""
+    reach = int(diameter / 2)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return (np.hypot(x, y) <= diameter / 2).astype(np.float32)
+
+
+def _sums(
+    image: Float32[np.ndarray, "y x"], disc: Float32[np.ndarray, "k k"]
+) -> Float32[np.ndarray, "row column"]:
+    """Sums in discs side by side."""
+    size = len(disc)
+    windows = sliding_window_view(image, disc.shape)[::size, ::size]
+    return np.einsum("ijkl,kl->ij", windows, disc)

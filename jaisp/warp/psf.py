@@ -1,0 +1,144 @@
+"""The width of the point spread function: of a stamp, or of a tile's stars."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+from jaxtyping import Bool, Float, Float32
+from scipy.ndimage import binary_dilation
+from scipy.optimize import least_squares
+
+SMALLEST_SNR = 20.0
+LARGEST_ELONGATION = 1.3
+LOCUS_WIDTH = 0.15
+STAMP_RADIUS = 12
+CORE = 2.0  # radii of half the peak
+MOST_STARS = 20
+NEAREST_STARS = 10
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Compact, round, unsaturated sources: where they are, how wide, and their stamps."""
+
+    x: Float[np.ndarray, " source"]
+    y: Float[np.ndarray, " source"]
+    half_light: Float[np.ndarray, " source"]
+    snr: Float[np.ndarray, " source"]
+    stamps: Float32[np.ndarray, "source k k"]
+
+
+@dataclass(frozen=True)
+class Stars:
+    """Positions (pixels of the tile) and FWHM (pixels) of stars."""
+
+    x: Float[np.ndarray, " star"]
+    y: Float[np.ndarray, " star"]
+    fwhm: Float[np.ndarray, " star"]
+
+    def fwhm_at(self, x: float, y: float) -> float:
+        """Median of the nearest stars' FWHM in pixels; NaN when there is no star."""
+        if not self.fwhm.size:
+            return float("nan")
+        nearest = np.argsort(np.hypot(self.x - x, self.y - y), kind="stable")[:NEAREST_STARS]
+        return float(np.median(self.fwhm[nearest]))
+
+
+NO_STARS = Stars(np.zeros(0), np.zeros(0), np.zeros(0))
+
+
+def stamp_fwhm(stamp: Float32[np.ndarray, "k k"]) -> float:
+    """FWHM in pixels of a point source, pixel included, by a circular Moffat fit; NaN if none."""
+    peak = float(stamp.max())
+    if not (np.isfinite(stamp).all() and peak > 0):
+        return float("nan")
+    # The core alone is fitted: wings, neighbours and the sky have no say in where half is.
+    y0, x0 = np.unravel_index(np.argmax(stamp), stamp.shape)
+    y, x = np.indices(stamp.shape, dtype=float)
+    reach = CORE * max(1.0, np.sqrt((stamp > peak / 2).sum() / np.pi))
+    core = np.hypot(x - x0, y - y0) <= reach
+    x, y, value = x[core], y[core], stamp[core] / peak
+
+    def shape(log_alpha: float, log_beta: float) -> tuple[float, float]:
+        # Bounded, so that a stamp without a source can't run off to infinity.
+        return np.exp(np.clip(log_alpha, -3, 6)), 1 + np.exp(np.clip(log_beta, -3, 6))
+
+    def residual(parameters: np.ndarray) -> np.ndarray:
+        height, x0, y0, log_alpha, log_beta = parameters
+        alpha, beta = shape(log_alpha, log_beta)
+        r2 = (x - x0) ** 2 + (y - y0) ** 2
+        return height * (1 + r2 / alpha**2) ** -beta - value
+
+    start = [1.0, float(x0), float(y0), np.log(reach / 2), np.log(2.0)]
+    fit = least_squares(residual, start, method="lm", xtol=1e-5, ftol=1e-6)
+    alpha, beta = shape(*fit.x[3:])
+    fwhm = float(2 * alpha * np.sqrt(2 ** (1 / beta) - 1))
+    return fwhm if fit.success and fwhm < len(stamp) else float("nan")
+
+
+def find_candidates(
+    flux: Float32[np.ndarray, "y x"],
+    noise: Float32[np.ndarray, "y x"],
+    bad: Bool[np.ndarray, "y x"],
+) -> Candidates:
+    """Sources that may be stars in one window: S/N > 20, round, whole, no bad pixel near.
+
+    bad: unusable or saturated. Positions are in pixels of the window.
+    """
+    # One noise for the window: a plane that includes sources would flatten them.
+    clean = np.where(bad, np.float32(0), flux / np.median(noise[~bad]))
+    sky = sep.Background(clean, mask=bad)
+    clean = clean - sky.back()
+    threshold = 5.0 * max(sky.globalrms, 1e-3)
+    try:
+        found = sep.extract(clean, threshold, mask=bad, minarea=5)
+    except Exception as error:
+        # sep's limits on active objects and deblending: a crowded window tells nothing of stars.
+        if "limit" not in str(error) and "overflow" not in str(error):
+            raise
+        found = np.zeros(0, [(n, float) for n in ("x", "y", "a", "b", "flux", "npix", "flag")])
+    spoiled = binary_dilation(bad, iterations=5)
+    column, row = (np.rint(found[n]).astype(int) for n in ("x", "y"))
+    inside = (
+        (np.minimum(column, row) >= STAMP_RADIUS)
+        & (column < flux.shape[1] - STAMP_RADIUS)
+        & (row < flux.shape[0] - STAMP_RADIUS)
+    )
+    snr = found["flux"] / np.sqrt(np.maximum(found["npix"], 1)) / max(sky.globalrms, 1e-3)
+    good = inside & (found["flag"] == 0) & (snr > SMALLEST_SNR)
+    good &= found["a"] < LARGEST_ELONGATION * found["b"]
+    good[good] &= ~spoiled[row[good], column[good]]
+    kept, snr = found[good], snr[good]
+    radius, failed = sep.flux_radius(
+        clean, kept["x"], kept["y"], np.full(len(kept), float(STAMP_RADIUS)), 0.5, mask=bad
+    )
+    side = 2 * STAMP_RADIUS + 1
+    cut = [_stamp(clean, int(y), int(x)) for y, x in zip(row[good], column[good], strict=True)]
+    stamps = np.array(cut, np.float32).reshape(-1, side, side)
+    measured = (failed == 0) & (radius > 0)
+    return Candidates(*(v[measured] for v in (kept["x"], kept["y"], radius, snr, stamps)))
+
+
+def choose_stars(candidates: Candidates) -> Stars:
+    """The stellar locus: the narrow clump at the small end of the half-light radii."""
+    if not candidates.x.size:
+        return NO_STARS
+    radii = candidates.half_light
+    small = np.sort(radii[radii <= np.percentile(radii, 30)])
+    # The densest half, again and again: the half-sample mode (Bickel & Frühwirth 2006, CSDA 50).
+    while len(small) > 3:
+        half = (len(small) + 1) // 2
+        start = int(np.argmin(small[half - 1 :] - small[: len(small) - half + 1]))
+        small = small[start : start + half]
+    locus = np.flatnonzero(np.abs(radii / np.median(small) - 1) < LOCUS_WIDTH)
+    chosen = locus[np.argsort(-candidates.snr[locus], kind="stable")][:MOST_STARS]
+    fwhm = np.array([stamp_fwhm(stamp) for stamp in candidates.stamps[chosen]])
+    fitted = np.isfinite(fwhm)
+    return Stars(candidates.x[chosen][fitted], candidates.y[chosen][fitted], fwhm[fitted])
+
+
+def _stamp(image: np.ndarray, row: int, column: int) -> np.ndarray:
+    return image[
+        row - STAMP_RADIUS : row + STAMP_RADIUS + 1,
+        column - STAMP_RADIUS : column + STAMP_RADIUS + 1,
+    ]

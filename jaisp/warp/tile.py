@@ -1,0 +1,317 @@
+"""One tile, read in parts: flux, noise and flags in its own units, its WCS, zero point and PSF."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+from jaxtyping import Bool, Float32, UInt8
+
+from jaisp.archives.tile import Plane, Tile
+from jaisp.errors import TileError
+from jaisp.store.layout import UNUSABLE, Flag
+from jaisp.warp.background import Background, measure_background, source_mask
+from jaisp.warp.fits_plane import FitsPlane, open_fits, reading
+from jaisp.warp.pixel_map import pixel_arcsec
+from jaisp.warp.psf import (
+    NO_STARS,
+    Candidates,
+    Stars,
+    choose_stars,
+    find_candidates,
+    stamp_fwhm,
+)
+
+# Archives mark pixels without data by an absurd noise: Euclid's RMS has 1e16.
+LARGEST_RMS = 1e15
+WINDOW = 512
+WINDOWS_A_SIDE = 3
+BRIGHT = 10.0
+FEWEST_BRIGHT = 20
+SOURCE_NOISE = 1.05
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a tile in its own units; unusable pixels have NaN flux and noise, and a flag."""
+
+    flux: Float32[np.ndarray, "y x"]
+    noise: Float32[np.ndarray, "y x"]
+    flags: UInt8[np.ndarray, "y x"]
+
+
+class TileReader:
+    """Opens a tile; pixels are read when asked for.
+
+    Attributes
+    ----------
+    tile: what the archive told of it.
+    shape: rows and columns. wcs: celestial, two axes. pixel_arcsec: mean pixel size.
+    zeropoint: AB magnitude of one unit, or None when uncalibrated.
+
+    Raises TileError when a file can't be read, planes don't fit one another, the WCS or the zero
+    point is missing.
+    """
+
+    def __init__(self, tile: Tile) -> None:
+        self.tile = tile
+        self._files: dict[str, fits.HDUList] = {}
+        self._planes: list[FitsPlane] = []
+        try:
+            self._science = self._plane(tile.science)
+            self.shape = self._science.shape
+            self._noise = self._companion(tile.noise)
+            self._mask = self._companion(tile.mask)
+            if self._noise is None and tile.noise_kind != "estimate":
+                raise TileError(f"noise of kind {tile.noise_kind} has no plane")
+            self.wcs = self._read_wcs()
+            self.pixel_arcsec = pixel_arcsec(self.wcs)
+            self.zeropoint = self._read_zeropoint()
+            self.saturation = self._read_saturation()
+            self.psf_stamp = self._read_psf()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files and forget what was unpacked."""
+        for plane in self._planes:
+            plane.forget()
+        for hdus in self._files.values():
+            hdus.close()
+        self._files = {}
+
+    def section(self, rows: slice, columns: slice) -> Section:
+        """Read a part, which may reach beyond the tile: there it is EDGE.
+
+        Flags: EDGE where the flux is NaN, BAD where the noise is invalid or the mask says so,
+        SATURATED at or above the header's SATURATE.
+        """
+        inner_rows, inner_columns = (
+            slice(max(part.start, 0), max(min(part.stop, size), max(part.start, 0)))
+            for part, size in zip((rows, columns), self.shape, strict=True)
+        )
+        inner = self._inner(inner_rows, inner_columns)
+        before = (inner_rows.start - rows.start, inner_columns.start - columns.start)
+        after = (rows.stop - inner_rows.stop, columns.stop - inner_columns.stop)
+        if not any(before) and not any(after):
+            return inner
+        around = tuple(zip(before, after, strict=True))
+        return Section(
+            np.pad(inner.flux, around, constant_values=np.nan),
+            np.pad(inner.noise, around, constant_values=np.nan),
+            np.pad(inner.flags, around, constant_values=np.uint8(Flag.EDGE)),
+        )
+
+    def psf_fwhm_arcsec(self, x: float, y: float) -> float:
+        """FWHM at a pixel position, pixel included: of the stamp, as given, or of stars; or NaN."""
+        if self.psf_stamp is not None:
+            return self._stamp_fwhm * self.pixel_arcsec
+        if self.tile.psf_fwhm_arcsec is not None:
+            return self.tile.psf_fwhm_arcsec
+        return self._survey[0].fwhm_at(x, y) * self.pixel_arcsec
+
+    @property
+    def psf_source(self) -> str:
+        """Where the PSF's width comes from: `stamp`, `given`, `stars` or `none`."""
+        if self.psf_stamp is not None:
+            return "stamp"
+        if self.tile.psf_fwhm_arcsec is not None:
+            return "given"
+        return "stars" if self._survey[0].fwhm.size else "none"
+
+    @property
+    def noise_includes_sources(self) -> bool:
+        """Whether the noise plane is higher on sources than on the sky beside them."""
+        return self.tile.noise is not None and self._survey[1]
+
+    def _plane(self, plane: Plane) -> FitsPlane:
+        path = str(plane.path)
+        if path not in self._files:
+            self._files[path] = open_fits(path)
+        self._planes.append(FitsPlane(self._files[path], plane))
+        return self._planes[-1]
+
+    def _companion(self, plane: Plane | None) -> FitsPlane | None:
+        if plane is None:
+            return None
+        found = self._plane(plane)
+        if found.shape != self.shape:
+            raise TileError(f"{found.name}: is {found.shape}, its science plane {self.shape}")
+        return found
+
+    def _read_wcs(self) -> WCS:
+        if isinstance(self.tile.wcs, dict):
+            return _given_wcs(self.shape, **self.tile.wcs)
+        with reading(self._science.name):
+            hdus = self._files[str(self.tile.science.path)]
+            wcs = WCS(self._science.header, hdus)
+            if not wcs.has_celestial:
+                raise TileError(
+                    f"{self._science.name}: has no celestial WCS; "
+                    "give `wcs: {ra, dec, pixel_arcsec}`"
+                )
+            if wcs.naxis > 2:
+                wcs = wcs.celestial
+            centre = wcs.pixel_to_world((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2)
+            if not np.isfinite(centre.icrs.ra.deg):
+                raise TileError(f"{self._science.name}: its WCS gives no sky for its centre")
+            return wcs
+
+    def _read_zeropoint(self) -> float | None:
+        zeropoint = self.tile.zeropoint
+        if zeropoint is None:
+            return None
+        if isinstance(zeropoint, str):
+            zeropoint = self._science.header.get(zeropoint)
+            if zeropoint is None:
+                raise TileError(
+                    f"{self._science.name}: its header has no key {self.tile.zeropoint} (zeropoint)"
+                )
+        try:
+            return float(zeropoint)
+        except (TypeError, ValueError):
+            raise TileError(
+                f"{self._science.name}: {self.tile.zeropoint} = {zeropoint!r} is no zero point"
+            ) from None
+
+    def _read_saturation(self) -> float:
+        level = self._science.header.get("SATURATE")
+        real = isinstance(level, int | float) and np.isfinite(level) and level > 0
+        return float(level) if real else np.inf
+
+    def _read_psf(self) -> Float32[np.ndarray, "k k"] | None:
+        """The stamp, normalised to a sum of 1."""
+        if self.tile.psf is None:
+            return None
+        plane = self._plane(self.tile.psf)
+        stamp = plane.section(slice(0, plane.shape[0]), slice(0, plane.shape[1])).astype(float)
+        if stamp.shape[0] != stamp.shape[1] or not np.isfinite(stamp).all() or stamp.sum() <= 0:
+            raise TileError(f"{plane.name}: is no PSF stamp (square, finite, a positive sum)")
+        return (stamp / stamp.sum()).astype(np.float32)
+
+    @cached_property
+    def _stamp_fwhm(self) -> float:
+        assert self.psf_stamp is not None
+        return stamp_fwhm(self.psf_stamp)
+
+    @cached_property
+    def _background(self) -> Background:
+        return measure_background(self._flux_and_bad, self.shape)
+
+    def _flux_and_bad(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        flux = self._science.section(rows, columns).astype(np.float32)
+        bad = ~np.isfinite(flux) | (flux >= self.saturation) | self._masked(rows, columns)
+        if self._noise is not None:
+            bad |= ~np.isfinite(_sigma(self._noise.section(rows, columns), self.tile.noise_kind))
+        return flux, bad
+
+    def _masked(self, rows: slice, columns: slice) -> Bool[np.ndarray, "y x"]:
+        if self._mask is None:
+            return np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+        values = self._mask.section(rows, columns)
+        if self.tile.bad_bits is None:
+            return values != 0
+        return (np.nan_to_num(values).astype(np.int64) & self.tile.bad_bits) != 0
+
+    def _inner(self, rows: slice, columns: slice) -> Section:
+        """A part within the tile."""
+        flux = self._science.section(rows, columns).astype(np.float32)
+        saturated = flux >= self.saturation
+        if self._noise is None or self.tile.subtract_sky:
+            level, sky_noise = self._background.section(rows, columns)
+        if self._noise is not None:
+            noise = _sigma(self._noise.section(rows, columns), self.tile.noise_kind)
+        else:
+            noise = np.where(sky_noise > 0, sky_noise, np.float32(np.nan))
+        if self.tile.subtract_sky:
+            flux = flux - level
+        flags = np.uint8(Flag.EDGE) * ~np.isfinite(flux)
+        flags |= np.uint8(Flag.BAD) * (self._masked(rows, columns) | ~np.isfinite(noise))
+        flags |= np.uint8(Flag.SATURATED) * saturated
+        unusable = (flags & np.uint8(UNUSABLE)) != 0
+        flux[unusable] = np.nan
+        noise[unusable] = np.nan
+        return Section(flux, noise, flags)
+
+    @cached_property
+    def _survey(self) -> tuple[Stars, bool]:
+        """Stars, and whether the noise includes sources, from windows spread over the tile."""
+        candidates, excess = [], []
+        for rows, columns in _windows(self.shape):
+            part = self._inner(rows, columns)
+            bad = (part.flags & np.uint8(UNUSABLE | Flag.SATURATED)) != 0
+            if bad.mean() > 0.9:
+                continue
+            found = find_candidates(part.flux, part.noise, bad)
+            candidates.append((found, rows.start, columns.start))
+            excess.append(_noise_excess(part, bad))
+        if not candidates:
+            return NO_STARS, False
+        merged = Candidates(
+            np.concatenate([c.x + x0 for c, _, x0 in candidates]),
+            np.concatenate([c.y + y0 for c, y0, _ in candidates]),
+            *(
+                np.concatenate([getattr(c, name) for c, _, _ in candidates])
+                for name in ("half_light", "snr", "stamps")
+            ),
+        )
+        ratios = np.concatenate(excess)
+        includes = len(ratios) >= FEWEST_BRIGHT and np.median(ratios) > SOURCE_NOISE
+        return choose_stars(merged), bool(includes)
+
+
+def _noise_excess(part: Section, bad: Bool[np.ndarray, "y x"]) -> Float32[np.ndarray, " pixel"]:
+    """Noise of the brightest pixels over the noise of the sky in the same window.
+
+    Brightest: the upper tenth of those above 10σ; in fainter ones the sky's share prevails.
+    """
+    snr = np.where(bad, np.float32(0), part.flux / np.where(bad, np.float32(1), part.noise))
+    sky = ~bad & ~source_mask(snr, bad)
+    bright = ~bad & (snr > BRIGHT)
+    if not sky.any() or bright.sum() < FEWEST_BRIGHT:
+        return np.zeros(0, np.float32)
+    count = max(FEWEST_BRIGHT, int(bright.sum()) // 10)
+    brightest = np.argsort(part.flux[bright])[-count:]
+    return part.noise[bright][brightest] / np.median(part.noise[sky])
+
+
+def _sigma(values: np.ndarray, kind: str) -> Float32[np.ndarray, "y x"]:
+    """1σ from a noise plane; NaN where it is no noise: not finite, ≤ 0, or a sentinel."""
+    values = values.astype(np.float64)
+    valid = np.isfinite(values) & (values > 0)
+    values = np.where(valid, values, 1.0)
+    if kind == "variance":
+        values = np.sqrt(values)
+    elif kind == "inverse_variance":
+        values = 1 / np.sqrt(values)
+    return np.where(valid & (values < LARGEST_RMS), values, np.nan).astype(np.float32)
+
+
+def _given_wcs(
+    shape: tuple[int, int], ra: float, dec: float, pixel_arcsec: float, rotation_deg: float = 0.0
+) -> WCS:
+    """TAN with the image's centre at ra, dec; rotation_deg: position angle of +y, east of north."""
+    angle = np.radians(rotation_deg)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.cunit = ["deg", "deg"]
+    wcs.wcs.crval = [ra, dec]
+    wcs.wcs.crpix = [(shape[1] + 1) / 2, (shape[0] + 1) / 2]
+    wcs.wcs.cd = (pixel_arcsec / 3600) * np.array(
+        [[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    wcs.wcs.radesys = "ICRS"
+    wcs.wcs.set()
+    return wcs
+
+
+def _windows(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Windows spread evenly over a tile, or all of it when it is small."""
+    along = []
+    for size in shape:
+        count = min(WINDOWS_A_SIDE, -(-size // WINDOW))
+        starts = np.linspace(0, max(size - WINDOW, 0), count).astype(int)
+        along.append([slice(int(s), min(int(s) + WINDOW, size)) for s in starts])
+    return [(rows, columns) for rows in along[0] for columns in along[1]]

@@ -1,0 +1,128 @@
+"""Configs: what is accepted, and the one line that says what isn't."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from jaisp.config import dump_config, group_hash, load_config, stage_hash
+from jaisp.config.schema import reference_text, schema_text
+from jaisp.errors import UserError
+from jaisp.sky import cells
+from tests.configs import small_config, survey, write_config
+
+READY = sorted(Path("config").glob("*.yaml"))
+
+
+def refusal(tmp_path: Path, content: dict) -> str:
+    with pytest.raises(UserError) as error:
+        load_config(write_config(tmp_path, content))
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(str(tmp_path / "config.yaml"))
+    return message
+
+
+@pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
+def test_ready_configs_are_valid_and_match_the_schema(path):
+    config = load_config(path)
+    assert config.run == path.stem
+    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(schema_text()))
+
+
+def test_schema_file_is_what_the_models_generate():
+    assert Path("config/schema.json").read_text(encoding="utf-8") == schema_text()
+    assert Path("docs/config.md").read_text(encoding="utf-8") == reference_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"colour": 1}, "colour: unknown key"),
+        ({"train": {"sedd": 1}}, "train.sedd: unknown key"),
+        ({"run": "../x"}, "run: "),
+        ({"run": "a/b"}, "run: "),
+        ({"patch": {"arcsec": 50.0}}, "patch.arcsec (50) must be a multiple"),
+        ({"surveys": {"one": survey("one", 0.1)}}, "surveys: "),
+        ({"sky": {"ra": 400, "dec": 0, "width_arcmin": 1, "height_arcmin": 1}}, "sky.0.ra: "),
+        ({"sky": {"ra": 40, "dec": 0, "width_arcmin": 1}}, "sky.0.height_arcmin: missing"),
+        ({"split": {"test": 1.5}}, "split.test"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_with_the_key(tmp_path, changes, expected):
+    assert expected in refusal(tmp_path, small_config(**changes))
+
+
+def test_unknown_archive_kind_lists_the_known_ones(tmp_path):
+    content = small_config()
+    content["surveys"]["sharp"]["archive"] = {"kind": "ftp"}
+    message = refusal(tmp_path, content)
+    assert "surveys.sharp.archive" in message
+    assert "'ftp'" in message
+    assert "'files', 'simulated'" in message
+
+
+def test_unknown_key_of_an_image_names_its_place(tmp_path):
+    content = small_config()
+    content["surveys"]["sharp"]["archive"]["images"][0]["zerpoint"] = 30.0
+    assert "surveys.sharp.archive.images.0.zerpoint: unknown key" in refusal(tmp_path, content)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = write_config(tmp_path, small_config())
+    path.write_text(path.read_text() + "\nrun: again\n")
+    with pytest.raises(UserError, match="`run` stands twice"):
+        load_config(path)
+
+
+def test_missing_file_and_broken_yaml(tmp_path):
+    with pytest.raises(UserError, match="can't be read"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1,")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(UserError, match="mapping"):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_data_folder_command_line_then_environment_then_own(tmp_path, monkeypatch):
+    path = write_config(tmp_path, small_config())
+    assert load_config(path).data == tmp_path
+    monkeypatch.setenv("JAISP_DATA", str(tmp_path / "environment"))
+    assert load_config(path).data == tmp_path / "environment"
+    assert load_config(path, {"data": str(tmp_path / "given")}).data == tmp_path / "given"
+    absolute = write_config(tmp_path, small_config(data=str(tmp_path / "file")))
+    assert load_config(absolute).data == tmp_path / "file"
+
+
+def test_resolved_config_reads_back_equal(tmp_path):
+    config = load_config(write_config(tmp_path, small_config()))
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(resolved) == config
+
+
+def test_group_hash_knows_its_own_survey_only(tmp_path):
+    config = load_config(write_config(tmp_path, small_config()))
+    content = small_config(train={"seed": 7}, run="other", data=str(tmp_path / "elsewhere"))
+    content["surveys"]["third"] = survey("third", 0.3)
+    more = load_config(write_config(tmp_path, content))
+    (cell,) = cells(config)
+    assert group_hash(more, "sharp", cell) == group_hash(config, "sharp", cell)
+    assert stage_hash(more, "train") != stage_hash(config, "train")
+    content["surveys"]["sharp"]["pixel_arcsec"] = 0.2
+    other = load_config(write_config(tmp_path, content))
+    assert group_hash(other, "sharp", cell) != group_hash(config, "sharp", cell)
+    assert group_hash(config, "wide", cell) != group_hash(config, "sharp", cell)
+
+
+def test_grid_divides_tokens_for_every_pixel(tmp_path):
+    content = small_config()
+    for pixel, (n, grid) in {0.339: (5, 0.32), 0.168: (10, 0.16), 3.0: (1, 1.6)}.items():
+        content["surveys"]["wide"]["pixel_arcsec"] = pixel
+        config = load_config(write_config(tmp_path, content))
+        assert config.grid("wide") == pytest.approx((n, grid))
+        assert config.patch_pixels("wide") == 8 * n

@@ -1,0 +1,31 @@
+"""Shared fixtures: a clean cache, and the folder of real images where there is one."""
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+from jaxtyping import install_import_hook
+
+matplotlib.use("Agg")
+# Shapes and types of arrays at public boundaries are checked while testing.
+install_import_hook("jaisp", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images (JAISP_REAL_DATA); skips, saying so, where there is none."""
+    folder = os.environ.get("JAISP_REAL_DATA", "")
+    if folder and Path(folder).is_dir():
+        return Path(folder)
+    if os.environ.get("JAISP_REQUIRE_REAL_DATA"):
+        pytest.fail(f"JAISP_REAL_DATA names no folder: {folder!r}")
+    pytest.skip("no folder of real images: set JAISP_REAL_DATA")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> Path:
+    """No test touches the user's cache."""
+    monkeypatch.setenv("JAISP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAISP_DATA", raising=False)
+    return tmp_path / "cache"

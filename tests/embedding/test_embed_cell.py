@@ -1,0 +1,111 @@
+"""The stage: token grids, components and pictures of a small published store."""
+
+import numpy as np
+import pytest
+import zarr
+from astropy.io import fits
+from astropy.wcs import WCS
+from PIL import Image
+
+from jaisp.embedding import embed_cell, embed_maps
+from jaisp.embedding.maps import TokenGrid, fit_basis, read_basis, token_grids
+from jaisp.errors import UserError
+from jaisp.files import folder_sha256
+from jaisp.sky import cells
+
+
+@pytest.fixture
+def embedded(published, model, monkeypatch):
+    monkeypatch.setattr("jaisp.embedding.cell.load_model", lambda path: model)
+    (cell,) = cells(published)
+    for survey in published.surveys:
+        embed_cell(published, cell, survey)
+    return published
+
+
+def test_token_grids_say_where_they_are(embedded):
+    group = zarr.open_group(embedded.results / "embeddings.zarr", mode="r")["field/rubin"]
+    tokens = group["tokens"]
+    assert tokens.shape == (6, 24, 32)
+    assert tokens.metadata.dimension_names == ("dimension", "y", "x")
+    assert np.isfinite(tokens[...]).all()
+    wcs = WCS(fits.Header(group.attrs["wcs"]))
+    centre = wcs.pixel_to_world_values(15.5, 11.5)
+    np.testing.assert_allclose(centre, (53.1, -28.1), atol=1e-9)
+    assert not (embedded.results / ".partial" / "embed" / "field" / "rubin").exists()
+
+
+def test_the_same_run_gives_the_same_bytes(embedded):
+    (cell,) = cells(embedded)
+    path = embedded.results / "embeddings.zarr" / "field" / "euclid"
+    before = folder_sha256(path)
+    receipt = embed_cell(embedded, cell, "euclid")
+    assert receipt["sha256"] == before == folder_sha256(path)
+    assert receipt["tokens"] == 24 * 32 - 64
+
+
+def test_maps_have_the_images_sky(embedded):
+    receipt = embed_maps(embedded)
+    assert sorted(receipt["maps"]) == ["field_euclid.fits", "field_rubin.fits"]
+    with fits.open(embedded.results / "maps" / "field_euclid.fits") as hdus:
+        components, header = hdus[0].data, hdus[0].header
+    assert components.shape == (6, 24, 32)
+    assert np.isnan(components[:, -8:, -8:]).all()
+    np.testing.assert_allclose(
+        WCS(header).celestial.pixel_to_world_values(15.5, 11.5), (53.1, -28.1), atol=1e-9
+    )
+    shares = [header[f"PCVAR{k}"] for k in range(1, 7)]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+    for survey in embedded.surveys:
+        sizes = set()
+        for end in ("", "_image"):
+            with Image.open(embedded.results / "maps" / f"field_{survey}{end}.png") as picture:
+                sizes.add(picture.size)
+        assert len(sizes) == 1
+    again = embed_maps(embedded)
+    assert again == receipt
+
+
+def test_components_follow_sources_of_all_surveys():
+    """Sky varies along dimension 3 in nearly all tokens, sources along 0 and 1 in a few."""
+    generator = np.random.default_rng(1)
+    grids = []
+    for survey, source_dimension, side in (("rubin", 0, 40), ("euclid", 1, 120)):
+        tokens = generator.normal(0, 0.1, (5, side, side))
+        tokens[3] += generator.normal(0, 2, (side, side))
+        signal = np.where(generator.uniform(size=(side, side)) < 0.02, 50, 0).astype(np.float32)
+        tokens[source_dimension] += np.where(signal > 5, generator.normal(0, 4, signal.shape), 0)
+        tokens[:, 0, 0] = np.nan
+        array = zarr.array(tokens.astype(np.float16), chunks=(5, 32, 32))
+        grids.append(TokenGrid("field", survey, {}, array, signal))
+    basis = fit_basis(grids, components=3)
+    np.testing.assert_allclose(basis.components @ basis.components.T, np.eye(3), atol=1e-10)
+    # The finer survey has nine times the tokens, and no more weight.
+    assert set(np.abs(basis.components[:2]).argmax(axis=1)) == {0, 1}
+    assert basis.variance[0] < 1.5 * basis.variance[1]
+    largest = np.abs(basis.components).argmax(axis=1)
+    assert (basis.components[np.arange(3), largest] > 0).all()
+    along = basis.project(grids[0].tokens[...])
+    assert along.shape == (3, 40, 40)
+    assert np.isnan(along[:, 0, 0]).all()
+
+
+def test_the_basis_is_kept(embedded):
+    assert read_basis(embedded) is None
+    embed_maps(embedded)
+    kept, fitted = read_basis(embedded), fit_basis(list(token_grids(embedded)))
+    np.testing.assert_array_equal(kept.components, fitted.components)
+    np.testing.assert_array_equal(kept.spread, fitted.spread)
+
+
+def test_what_is_missing_is_named(embedded, config):
+    with pytest.raises(UserError, match="no survey 'hst'"):
+        embed_cell(config, "field", "hst")
+    with pytest.raises(UserError, match="no cell 'elsewhere'"):
+        embed_cell(config, "elsewhere", "rubin")
+
+
+def test_maps_before_tokens_is_a_plain_error(published):
+    with pytest.raises(UserError, match="nothing embedded yet"):
+        embed_maps(published)

@@ -1,0 +1,74 @@
+"""The collapse figures on tokens of known structure."""
+
+import numpy as np
+import pytest
+
+from jaisp.evaluate.collapse import (
+    canonical_correlations,
+    eigenvalues,
+    participation_ratio,
+    position_leak,
+    rankme,
+    shared_spectrum,
+)
+
+
+def isotropic(n, dimensions, seed):
+    return np.random.default_rng(seed).normal(size=(n, dimensions))
+
+
+@pytest.mark.parametrize("rank", [1, 4, 16])
+def test_rank_of_isotropic_tokens_is_told(rank):
+    tokens = isotropic(20_000, rank, 0) @ np.linalg.qr(isotropic(32, 32, 1))[0][:rank]
+    spectrum = eigenvalues(tokens)
+    assert participation_ratio(spectrum) == pytest.approx(rank, rel=0.02)
+    assert rankme(spectrum) == pytest.approx(rank, rel=0.02)
+
+
+def test_constant_tokens_have_no_rank():
+    spectrum = eigenvalues(np.ones((10, 4)))
+    assert participation_ratio(spectrum) == 0
+    assert rankme(spectrum) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_independent_tokens_share_nothing(seed):
+    first, second = isotropic(300, 32, seed), isotropic(300, 24, seed + 100)
+    assert participation_ratio(shared_spectrum(first, second, 0)) == 0
+
+
+@pytest.mark.parametrize("shared", [1, 5])
+def test_shared_dimensions_are_counted(shared):
+    common = isotropic(2000, shared, 0)
+    first = np.hstack([common, isotropic(2000, 20 - shared, 1)])
+    second = np.hstack([isotropic(2000, 20 - shared, 2), common])
+    assert participation_ratio(shared_spectrum(first, second, 0)) == pytest.approx(shared, rel=0.1)
+    fit = np.arange(2000) % 2 == 0
+    assert (canonical_correlations(first, second, fit) > 0.5).sum() == shared
+
+
+def test_position_in_the_crop_is_found_where_it_leaks():
+    rng = np.random.default_rng(0)
+    position = rng.integers(0, 20, (4000, 2)).astype(float)
+    patch = np.repeat(np.arange(8), 500)
+    blind = rng.normal(size=(4000, 10))
+    assert position_leak(blind, position, patch) < 0.01
+    blind[:, :2] += position
+    assert position_leak(blind, position, patch) > 0.9
+
+
+def test_rows_of_an_oracle(oracle):
+    rows = {row["survey"]: row for row in oracle[0]["collapse"]}
+    assert set(rows) == {"sharp", "wide", "sharp+wide"}
+    for survey in ("sharp", "wide"):
+        row = rows[survey]
+        assert row["dimensions"] == 48
+        assert row["participation_ratio_low"] < row["participation_ratio"] * 1.05
+        assert row["participation_ratio"] < row["rankme"] < 48
+        assert row["position_leak"] < 0.02
+    both = rows["sharp+wide"]
+    assert both["shared_participation_ratio"] > 2
+    assert both["canonical_above_half"] > 2
+    for control in ("random", "blank"):
+        assert both[f"{control}_shared_participation_ratio"] == 0
+        assert both[f"{control}_canonical_above_half"] == 0

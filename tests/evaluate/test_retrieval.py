@@ -1,0 +1,124 @@
+"""Retrieval of encoders whose quality is known."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from jaisp.evaluate import measure
+from jaisp.evaluate.search import SCOPES, directions, search
+from jaisp.evaluate.views import crop_corners
+from tests.evaluate.conftest import pick
+from tests.evaluate.skies import Constant, Noise, Oracle, Position
+
+ROW = {
+    "query", "target", "tokens", "scope", "candidates", "snr_min", "n", "top1", "top1_low",
+    "top1_high", "top5", "top5_low", "top5_high", "within_one", "separation", "shuffled_top1",
+    "blank_top1", "random_top1", "pixels_top1",
+}  # fmt: skip
+CONTROLS = ("shuffled_top1", "blank_top1", "random_top1")
+
+
+def chance(row):
+    """The most right answers in n that chance gives but once in a thousand times, as a share."""
+    p, n = row["chance_top1"], row["n"]
+    return p + 3.1 * np.sqrt(p * (1 - p) / n) + 1 / n
+
+
+def test_oracle_finds_its_sky_and_every_control_is_at_chance(oracle):
+    groups, _, _ = oracle
+    assert len(groups["retrieval"]) == 2 * len(SCOPES)
+    for row in groups["retrieval"]:
+        assert set(row) >= ROW
+        assert row["n"] > 80
+        assert row["top1"] > 0.8
+        assert row["top1_low"] <= row["top1"] <= row["top1_high"]
+        assert row["separation"] > 0.3
+        assert not row["underpowered"]
+    for query in ("sharp", "wide"):
+        row = pick(groups, "source", "field", query)
+        assert row["n"] < row["candidates"] < 4 * row["n"]
+        assert max(row[name] for name in CONTROLS) <= chance(row)
+        row = pick(groups, "sky", "field", query)
+        assert row["candidates"] == 18 * 20 * 20
+        assert max(row[name] for name in CONTROLS) <= chance(row)
+    window = pick(groups, "sky", "patch")
+    assert 9 * 9 <= window["candidates"] <= 17 * 17
+
+
+def test_raw_pixels_are_a_strong_control_on_a_sky_of_one_colour(oracle):
+    groups, _, _ = oracle
+    assert pick(groups)["pixels_top1"] > 0.5
+
+
+@pytest.mark.parametrize(
+    "encoder", [Constant(), Position(), Noise(8)], ids=["constant", "position", "noise"]
+)
+def test_encoders_that_do_not_look_are_at_chance(sky, settings, encoder):
+    groups, _, _ = measure(sky, settings, (encoder, Noise()))
+    for scope in SCOPES:
+        row = pick(groups, *scope)
+        assert row["top1"] <= chance(row)
+
+
+def test_one_token_aside_is_caught(sky, settings):
+    groups, _, _ = measure(sky, settings, (Oracle(shifted="wide"), Noise()))
+    row = pick(groups, "sky", "field")
+    assert row["top1"] <= chance(row)
+    assert row["within_one"] > 0.8
+
+
+def test_same_seed_same_figures(sky, settings, oracle):
+    again, _, _ = measure(sky, settings, (Oracle(), Noise()))
+    assert json.dumps(again) == json.dumps(oracle[0])
+
+
+@given(st.integers(4, 9), st.integers(0, 5))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_crops_of_a_patch_are_always_displaced_both_ways(crop_tokens, seed):
+    corners = crop_corners(np.arange(40), crop_tokens, seed)
+    apart = corners["first"] - corners["second"]
+    assert (np.abs(apart) == crop_tokens).all()
+    assert len(np.unique(np.sign(apart), axis=0)) == 4
+
+
+@given(st.integers(1, 30), st.integers(0, 1000))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_search_agrees_with_a_plain_sort(count, seed):
+    rng = np.random.default_rng(seed)
+    target = directions(rng.normal(size=(2, 6, 7, 5)).astype(np.float32), np.zeros(5))
+    valid = rng.random((2, 6, 7)) > 0.2
+    right = rng.choice(np.flatnonzero(valid), size=count, replace=False)
+    others = rng.choice(np.flatnonzero(valid), size=5)
+    query = directions(rng.normal(size=(count, 5)).astype(np.float32), np.zeros(5))
+    found = search(query, target, valid, right, np.append(right, others), window_tokens=1)
+
+    similarity = query @ target.reshape(-1, 5).T
+    place = np.stack(np.unravel_index(np.arange(84), valid.shape), axis=1)
+    for i in range(count):
+        near = (place[:, 0] == place[right[i], 0]) & (
+            np.abs(place[:, 1:] - place[right[i], 1:]).max(axis=1) <= 1
+        )
+        source = np.isin(np.arange(84), np.append(right, others))
+        for (tokens, scope), ranks in found.items():
+            among = valid.ravel() & (source | (tokens == "sky")) & (near | (scope == "field"))
+            order = [j for j in np.argsort(-similarity[i]) if among[j]]
+            assert ranks.candidates[i] == len(order)
+            assert ranks.rank[i] == order.index(right[i])
+            assert ranks.within[i] == near[order[0]]
+
+
+def test_ties_count_against():
+    target = np.ones((1, 3, 3, 2), np.float32) / np.sqrt(2).astype(np.float32)
+    valid, right = np.ones((1, 3, 3), bool), np.arange(3)
+    found = search(target[0, 0], target, valid, right, right, window_tokens=1)
+    assert (found["sky", "field"].rank == 8).all()
+
+
+def test_tokens_that_are_only_rounding_have_no_direction():
+    mean = np.full(8, 1 / 3)
+    tokens = np.full((4, 8), 1 / 3, np.float32)
+    assert not directions(tokens, mean).any()

@@ -1,0 +1,189 @@
+"""What tokens must and must not depend on."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaisp.errors import UserError
+from jaisp.model import Architecture, Model, SurveyPixels, random_model
+from jaisp.model.encoder import fine_stride
+from jaisp.store.layout import Flag
+
+BANDS = ["g", "r", "i"]
+
+
+def encode(model, flux, noise, mask=None, bands=BANDS, **options):
+    with torch.inference_mode():
+        return model.encode(flux, noise, mask, survey="rubin", bands=bands, **options)
+
+
+def test_tokens_stand_on_the_shared_grid(model, image):
+    assert encode(model, *image).shape == (2, 8, 12, 10)
+
+
+def test_permuting_bands_changes_nothing(model, image):
+    flux, noise = image
+    order = [2, 0, 1]
+    permuted = encode(model, flux[:, order], noise[:, order], bands=[BANDS[k] for k in order])
+    torch.testing.assert_close(permuted, encode(model, flux, noise), rtol=1e-4, atol=1e-5)
+
+
+def test_a_band_of_nothing_is_a_band_not_given(model, image):
+    flux, noise = image
+    without = flux.copy()
+    without[:, 1] = np.nan
+    kept = [0, 2]
+    fewer = encode(model, flux[:, kept], noise[:, kept], bands=["g", "i"])
+    torch.testing.assert_close(encode(model, without, noise), fewer, rtol=1e-4, atol=1e-5)
+
+
+def test_each_sample_may_lack_its_own_bands(model, image):
+    flux, noise = image
+    flux = flux.copy()
+    flux[0, 0], flux[1, 2] = np.nan, np.nan
+    together = encode(model, flux, noise)
+    alone = [encode(model, flux[k : k + 1], noise[k : k + 1]) for k in (0, 1)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["nan flux", "zero noise", "nan noise", "negative noise", "flag"])
+def test_missing_is_missing_however_it_is_said(model, image, how):
+    flux, noise = image
+    hole = (slice(None), 1, slice(20, 40), slice(30, 50))
+    mask = np.zeros(flux.shape, np.uint8)
+    reference = flux.copy()
+    reference[hole] = np.nan
+    expected = encode(model, reference, noise)
+    flux, noise = flux.copy(), noise.copy()
+    if how == "nan flux":
+        flux[hole] = np.inf
+    elif how == "flag":
+        mask[hole] = Flag.COSMIC_RAY
+    else:
+        noise[hole] = {"zero noise": 0, "nan noise": np.nan, "negative noise": -1}[how]
+    torch.testing.assert_close(encode(model, flux, noise, mask), expected)
+
+
+def test_missing_is_not_zero(model, image):
+    flux, noise = image
+    zero, missing = flux.copy(), flux.copy()
+    zero[:, :, :40], missing[:, :, :40] = 0, np.nan
+    apart = (encode(model, zero, noise) - encode(model, missing, noise)).abs()[:, :, :4]
+    assert apart.amax(dim=1).min() > 1e-3
+
+
+def test_flags_that_leave_pixels_usable_change_nothing(model, image):
+    flux, noise = image
+    mask = np.full(flux.shape, Flag.SATURATED | Flag.INTERPOLATED, np.uint8)
+    torch.testing.assert_close(encode(model, flux, noise, mask), encode(model, flux, noise))
+
+
+def test_nothing_at_all_is_finite(model, image):
+    flux, noise = image
+    assert torch.isfinite(encode(model, np.full_like(flux, np.nan), noise)).all()
+
+
+def test_bright_stars_are_not_clipped(model, image):
+    flux, noise = image
+    bright, brighter = flux.copy(), flux.copy()
+    bright[0, :, 40, 40], brighter[0, :, 40, 40] = 1e6, 2e6
+    apart = (encode(model, bright, noise) - encode(model, brighter, noise)).abs()
+    assert torch.isfinite(apart).all()
+    assert apart[0, :, 5, 5].max() > 1e-4
+
+
+def test_the_noise_level_is_seen(model, image):
+    flux, noise = image
+    apart = encode(model, flux, noise) - encode(model, 3 * flux, 3 * noise)
+    assert apart.abs().max() > 1e-3
+
+
+@settings(max_examples=8, deadline=None)
+@given(row=st.integers(0, 4), column=st.integers(0, 4))
+def test_windows_agree_beyond_the_receptive_field(row, column):
+    torch.manual_seed(0)
+    surveys = {"vst": SurveyPixels(bands=["r", "i"], grid_arcsec=0.32, pixels_per_token=5)}
+    config = Architecture(surveys=surveys, token_arcsec=1.6, dimensions=6, size="tiny")
+    model = Model(config).eval()
+    rng = np.random.default_rng(1)
+    flux = rng.normal(0, 3, (1, 2, 120, 120)).astype(np.float32)
+    noise = np.ones_like(flux)
+    reach = int(np.ceil(model.receptive_field_arcsec / 1.6))
+    y, x = row * 5, column * 5
+    window = (slice(None), slice(None), slice(y, y + 100), slice(x, x + 100))
+    with torch.inference_mode():
+        whole = model.encode(flux, noise, survey="vst", bands=["r", "i"])
+        part = model.encode(flux[window], noise[window], survey="vst", bands=["r", "i"])
+    inner = slice(reach, 20 - reach)
+    torch.testing.assert_close(
+        part[:, :, inner, inner],
+        whole[:, :, row + reach : row + 20 - reach, column + reach : column + 20 - reach],
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def test_the_receptive_field_is_no_smaller_than_it_says(model, image):
+    flux, noise = image
+    reach = int(np.ceil(model.receptive_field_arcsec / 1.6))
+    touched = flux.copy()
+    touched[:, :, 40, 40] += 1e4
+    changed = (encode(model, touched, noise) - encode(model, flux, noise)).abs().amax(dim=(0, 1))
+    rows, columns = torch.nonzero(changed > 0, as_tuple=True)
+    assert (rows - 5).abs().max() <= reach
+    assert (columns - 5).abs().max() <= reach
+    assert (rows - 5).abs().max() >= reach - 1
+
+
+def test_scales_come_beside_the_tokens(model, image):
+    tokens, scales = encode(model, *image, scales=True)
+    torch.testing.assert_close(tokens, encode(model, *image))
+    assert scales["fine"].shape[-2:] == (48, 40)
+    assert scales["token"].shape[-2:] == (12, 10)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "grid", "stride"),
+    [(16, 0.1, 4), (8, 0.2, 2), (5, 0.32, 1), (4, 0.2, 2), (1, 0.8, 1)],
+)
+def test_stride_divides_the_token(pixels, grid, stride):
+    assert fine_stride(pixels, grid) == stride
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"survey": "hst"}, "hst"),
+        ({"bands": ["g", "r", "H"]}, "H"),
+        ({"bands": ["g", "g", "r"]}, "twice"),
+        ({"bands": []}, "none given"),
+        ({"bands": ["g", "r"]}, "2 bands"),
+    ],
+)
+def test_mistakes_are_named(model, image, change, words):
+    with pytest.raises(UserError, match=words):
+        model.encode(*image, **({"survey": "rubin", "bands": BANDS} | change))
+
+
+def test_sizes_are_whole_tokens(model, image):
+    flux, noise = image
+    with pytest.raises(UserError, match="whole tokens of 8"):
+        encode(model, flux[..., :-4], noise[..., :-4])
+
+
+def test_any_byte_order_will_do(model, image):
+    flux, noise = image
+    torch.testing.assert_close(encode(model, flux.astype(">f4"), noise), encode(model, flux, noise))
+
+
+def test_a_random_model_has_other_weights_and_the_same_noise(model, image):
+    model.typical_noise("rubin").fill_(7.0)
+    state = torch.get_rng_state()
+    fresh = random_model(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert fresh.config == model.config
+    assert torch.equal(fresh.typical_noise("rubin"), model.typical_noise("rubin"))
+    assert not torch.allclose(encode(fresh, *image), encode(model, *image))
+    assert torch.equal(encode(random_model(model), *image), encode(fresh, *image))

@@ -1,0 +1,256 @@
+"""Publishing: what is refused, what is written, what is left alone."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaisp.config import group_hash
+from jaisp.errors import UserError
+from jaisp.sky import Cell, cells, plane_radec, splits
+from jaisp.store.publish import publish
+from jaisp.store.reader import open_store
+from tests.store.groups import fill_store, realistic_planes, small_config, write_group
+
+MESSAGE_LIMIT = 420
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return fill_store(small_config())
+
+
+def refused(config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        publish(config)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < MESSAGE_LIMIT
+    with pytest.raises(UserError, match="not a published"):
+        open_store(config.results / "patches.zarr")
+    return str(caught.value)
+
+
+def group_bytes(store):
+    return {
+        path.relative_to(store): path.read_bytes()
+        for path in sorted(store.glob("field/*/**/*"))
+        if path.is_file()
+    }
+
+
+def test_a_whole_store_is_published(store):
+    receipt = publish(small_config())
+    assert receipt["patches"] == 16
+    assert sum(receipt["split"].values()) == 16
+    assert receipt["split"]["train"] > 0
+    assert receipt["groups"]["field/rubin"]["covered"] == 16
+    assert len(receipt["groups"]["field/euclid_q1"]["sha256"]) == 64
+    json.dumps(receipt)
+    root = json.loads((store / "zarr.json").read_text())
+    assert root["attributes"]["published"] is True
+    assert root["attributes"]["surveys"]["rubin"]["grid_arcsec"] == pytest.approx(0.2)
+
+
+def test_publishing_twice_gives_the_same_bytes(store):
+    first = publish(small_config())
+    before = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
+    assert publish(small_config()) == first
+    assert {p: p.read_bytes() for p in store.rglob("*") if p.is_file()} == before
+
+
+def test_a_missing_group_is_told(store):
+    publish(small_config())
+    shutil.rmtree(store / "field" / "rubin")
+    refused(small_config(), "group field/rubin missing")
+
+
+@pytest.mark.parametrize("plane", ["flux", "noise", "mask"])
+def test_a_torn_shard_is_told(store, plane):
+    shard = store / "field/rubin" / plane / "c/0/0/0/0"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    refused(small_config(), rf"field/rubin/{plane}: damaged: patches 0 to 15 can't be read")
+
+
+def test_a_flipped_bit_is_told(store):
+    shard = store / "field/rubin/flux/c/0/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 4
+    shard.write_bytes(content)
+    refused(small_config(), "field/rubin/flux: damaged")
+
+
+@pytest.mark.parametrize("plane", ["flux", "noise"])
+def test_a_lost_shard_is_told(store, plane):
+    (store / "field/rubin" / plane / "c/0/0/0/0").unlink()
+    refused(small_config(), "patches 0 to 15 lack data")
+
+
+def test_a_torn_table_is_told(store):
+    table = store / "field/euclid_q1/scale/c/0/0"
+    table.write_bytes(table.read_bytes()[:-5])
+    refused(small_config(), "euclid_q1/scale: damaged")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_torn_metadata_are_told(store, content):
+    (store / "field/euclid_q1/zarr.json").write_text(content)
+    refused(small_config(), "euclid_q1: can't be opened")
+
+
+def test_an_unfinished_group_is_told(store):
+    shutil.rmtree(store / "field/rubin/noise_correlation")
+    refused(small_config(), "field/rubin: not finished")
+
+
+def test_a_group_of_another_config_is_told(store):
+    message = refused(small_config(warp={"kernel": "lanczos5"}), "made with another")
+    assert "snakemake -R warp_batch" in message
+
+
+def test_a_group_of_other_rows_is_told(store):
+    config = small_config()
+    attributes = {"hash": group_hash(config, "rubin", cells(config)[0])}
+    write_group(store / "field/rubin", [None] * 3, ["g", "r"], 32, attributes=attributes)
+    refused(config, r"holds \(3, 2, 32, 32\) \(patch, band, y, x\), not \(16, 2, 32, 32\)")
+
+
+def test_surveys_that_do_not_overlap_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill_store(small_config(), {"rubin": range(5), "euclid_q1": range(5, 16)})
+    refused(small_config(), r"patches covered: rubin 5, euclid_q1 11\); they don't overlap")
+
+
+def test_a_survey_that_covers_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill_store(small_config(), {"rubin": range(5), "euclid_q1": ()})
+    message = refused(small_config(), "surveys.euclid_q1: covers none of the 16 patches")
+    assert "problems.ecsv" in message
+
+
+def test_another_survey_leaves_the_groups_alone(store):
+    publish(small_config())
+    before = group_bytes(store)
+    archive = {"kind": "simulated"}
+    surveys = small_config().model_dump(mode="json")["surveys"]
+    surveys["hst"] = {"bands": ["F814W"], "pixel_arcsec": 0.05, "archive": archive}
+    config = small_config(surveys=surveys)
+    planes = [realistic_planes(row, 1, 128) for row in range(16)]
+    attributes = {"hash": group_hash(config, "hst", cells(config)[0])}
+    write_group(store / "field/hst", planes, ["F814W"], 128, attributes=attributes)
+    publish(config)
+    assert open_store(store).surveys == ["euclid_q1", "hst", "rubin"]
+    assert before.items() <= group_bytes(store).items()
+
+    # Taken out of the config again, it lies there unused.
+    publish(small_config())
+    opened = open_store(store)
+    assert opened.surveys == ["euclid_q1", "rubin"]
+    root = json.loads((store / "zarr.json").read_text())
+    assert not [key for key in root["consolidated_metadata"]["metadata"] if "hst" in key]
+
+
+def test_coarse_surveys_are_warned_about(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    surveys = small_config().model_dump(mode="json")["surveys"]
+    surveys["rubin"]["pixel_arcsec"] = 0.8
+    config = small_config(surveys=surveys)
+    fill_store(config)
+    publish(config)
+    assert "rubin: a token of 1.6″ is only 2 pixels of 0.8″" in caplog.text
+
+
+def assert_splits_are_apart(sky_cells, split):
+    for cell in sky_cells:
+        numbers = split[cell.name]
+        apart = np.abs(cell.centres[:, None] - cell.centres[None]).max(axis=2) - cell.patch_arcsec
+        different = (numbers[:, None] != numbers[None]) & (numbers[:, None] * numbers[None] > 0)
+        assert (apart[different] >= 3.0 - 1e-6).all()
+    for one, other in itertools.combinations(sky_cells, 2):
+        assert_cells_are_apart(one, other, split)
+
+
+def assert_cells_are_apart(one: Cell, other: Cell, split):
+    # Footprints are at least their centres' distance less two half diagonals apart; closer ones
+    # are held to the same test by their corners and edges, sampled densely on the sky.
+    first, second = (_unit_vectors(cell, cell.centres) for cell in (one, other))
+    diagonal = np.sqrt(2) * one.patch_arcsec
+    near = _separation(first[:, None], second[None]) < diagonal + 3.0
+    a, b = split[one.name], split[other.name]
+    near &= (a[:, None] != b[None]) & (a[:, None] * b[None] > 0)
+    for i, j in np.argwhere(near):
+        edges = [
+            _unit_vectors(cell, cell.centres[row] + _outline(cell.patch_arcsec))
+            for cell, row in ((one, i), (other, j))
+        ]
+        assert _separation(edges[0][:, None], edges[1][None]).min() >= 3.0 - 0.2
+
+
+def _outline(side):
+    along = np.linspace(-0.5, 0.5, 27) * side
+    half = np.full_like(along, side / 2)
+    edges = [(along, half), (along, -half), (half, along), (-half, along)]
+    return np.concatenate([np.stack(edge, axis=1) for edge in edges])
+
+
+def _unit_vectors(cell, positions):
+    ra, dec = plane_radec(cell, positions[:, 0], positions[:, 1])
+    return SkyCoord(ra, dec, unit="deg").cartesian.xyz.value.T
+
+
+def _separation(first, second):
+    return np.linalg.norm(first - second, axis=-1) * 180 / np.pi * 3600
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    width=st.floats(1, 9),
+    height=st.floats(1, 9),
+    patch=st.sampled_from([25.6, 51.2]),
+    test=st.floats(0, 0.5),
+    validation=st.floats(0, 0.4),
+    seed=st.integers(0, 5),
+    dec=st.floats(-80, 80),
+)
+def test_no_sky_is_in_two_splits(width, height, patch, test, validation, seed, dec):
+    config = small_config(
+        sky={"ra": 10.0, "dec": dec, "width_arcmin": width, "height_arcmin": height},
+        patch={"arcsec": patch},
+        split={"test": test, "validation": validation, "seed": seed},
+    )
+    sky_cells = cells(config)
+    assert_splits_are_apart(sky_cells, splits(config, sky_cells))
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 20), dec=st.floats(-60, 60), order=st.sampled_from([8, 9]))
+def test_no_sky_is_in_two_splits_of_many_cells(seed, dec, order):
+    # Stripes within each of a few cells of 14 arcmin, or whole ones of many of 7 arcmin.
+    config = small_config(
+        sky={"ra": 10.0, "dec": dec, "width_arcmin": 32, "height_arcmin": 32},
+        cell_order=order,
+        patch={"arcsec": 51.2},
+        split={"test": 0.3, "validation": 0.3, "seed": seed},
+    )
+    sky_cells = cells(config)
+    assert len(sky_cells) > 5
+    assert_splits_are_apart(sky_cells, splits(config, sky_cells))
+
+
+@settings(max_examples=10, deadline=None)
+@given(dx=st.floats(-3, 3), dy=st.floats(-3, 3), size=st.floats(0.5, 4))
+def test_no_sky_is_in_two_splits_with_a_held_out_region(dx, dy, size):
+    region = {"ra": 10 + dx / 60, "dec": dy / 60, "width_arcmin": size, "height_arcmin": size}
+    config = small_config(
+        sky={"ra": 10.0, "dec": 0.0, "width_arcmin": 8, "height_arcmin": 8},
+        patch={"arcsec": 25.6},
+        split={"test": [region], "validation": 0.2, "seed": 1},
+    )
+    sky_cells = cells(config)
+    split = splits(config, sky_cells)
+    assert_splits_are_apart(sky_cells, split)

@@ -1,0 +1,209 @@
+"""Plan and fetch: what is found, what is verified, what is set aside."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from jaisp.archives.table import read_tiles, verified_planes, write_tiles
+from jaisp.cache import cache_folder, cache_name
+from jaisp.config import load_config
+from jaisp.errors import UserError
+from jaisp.fetch import BATCHES, fetch, gather_fetched
+from jaisp.files import sha256, write_receipt
+from jaisp.plan import plan
+from tests.configs import small_config, survey, write_config, write_small_field, write_tile
+
+
+@pytest.fixture
+def field(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return load_config(write_small_field(tmp_path))
+
+
+def fetch_all(config, **options):
+    for batch in range(BATCHES):
+        write_receipt(config, "fetch", f"batch{batch}", fetch(config, batch, **options))
+
+
+def problems(config):
+    return Table.read(config.results / "problems.ecsv")
+
+
+def test_plan_writes_every_plane_and_reads_it_back(field):
+    content = plan(field)
+    assert content["tiles"] == {"sharp": 1, "wide": 1}
+    assert content["bytes"] == sum(p.stat().st_size for p in field.data.glob("*.fits"))
+    tiles = read_tiles(field)
+    assert [(t.survey, t.band, t.noise.hdu, t.zeropoint) for t in tiles] == [
+        ("sharp", "r", "RMS", "MAGZERO"),
+        ("wide", "r", "RMS", "MAGZERO"),
+    ]
+    write_tiles(field, tiles)
+    assert read_tiles(field) == tiles
+
+
+def test_every_option_of_a_tile_survives_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tile(tmp_path / "sharp.fits", 0.1)
+    write_tile(tmp_path / "wide.fits", 0.2)
+    fits.writeto(tmp_path / "cube.fits", np.zeros((3, 8, 8), np.float32))
+    content = small_config()
+    image = content["surveys"]["sharp"]["archive"]["images"][0]
+    image |= {
+        "mask": {"path": "cube.fits", "slice": 2, "bad_bits": 0x0F},
+        "psf": {"path": "cube.fits", "slice": 1},
+        "zeropoint": None,
+        "subtract_sky": True,
+        "wcs": {"ra": 1.0, "dec": 2.0, "pixel_arcsec": 0.1, "rotation_deg": 30.0},
+    }
+    content["surveys"]["wide"]["archive"]["images"][0]["zeropoint"] = 27.5
+    config = load_config(write_config(tmp_path, content))
+    plan(config)
+    sharp, wide = read_tiles(config)
+    assert (sharp.mask.slice, sharp.bad_bits) == (2, 15)
+    assert (sharp.psf.slice, sharp.psf.path.name) == (1, "cube.fits")
+    assert sharp.zeropoint is None
+    assert sharp.subtract_sky
+    assert sharp.wcs == {"ra": 1.0, "dec": 2.0, "pixel_arcsec": 0.1, "rotation_deg": 30.0}
+    assert wide.zeropoint == 27.5
+    assert (wide.psf_fwhm_arcsec, wide.psf, wide.wcs) == (0.7, None, "header")
+
+
+def test_fetch_links_verified_files_into_the_cache(field):
+    plan(field)
+    fetch_all(field)
+    assert gather_fetched(field) == {"planes": 4, "tiles": 2, "problems": 0}
+    for tile in read_tiles(field, fetched=True):
+        assert tile.science.path.is_relative_to(cache_folder())
+        assert sha256(tile.science.path) == tile.science.sha256
+        assert tile.science.path.resolve() == (field.data / f"{tile.survey}.fits").resolve()
+    assert len(problems(field)) == 0
+
+
+def test_a_missing_file_names_its_key(field):
+    (field.data / "wide.fits").unlink()
+    with pytest.raises(UserError, match=r"surveys.wide.archive.images\[0\].science.path: no such"):
+        plan(field)
+
+
+def test_a_band_that_the_archive_lacks(tmp_path):
+    content = small_config()
+    content["surveys"]["sharp"]["bands"] = ["r", "i"]
+    write_small_field(tmp_path)
+    config = load_config(write_config(tmp_path, content))
+    with pytest.raises(UserError, match=r"surveys.sharp.bands: .*'i'.*has r"):
+        plan(config)
+
+
+def break_nothing_but(config, name):
+    """A second, good tile of each survey, so that one bad tile doesn't end the run."""
+    for survey_name, pixel in (("sharp", 0.1), ("wide", 0.2)):
+        write_tile(config.data / f"{survey_name}_good.fits", pixel, seed=9)
+    content = small_config()
+    for survey_name in ("sharp", "wide"):
+        images = content["surveys"][survey_name]["archive"]["images"]
+        images.append({**images[0], "science": {"path": f"{survey_name}_good.fits"}})
+    return load_config(write_config(config.data, content))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def remove_wcs(path):
+    path.unlink()
+    write_tile(path, 0.2, wcs=False)
+
+
+def flip_a_bit(path):
+    with fits.open(path) as hdus:
+        hdus.writeto(path, overwrite=True, checksum=True)
+    content = bytearray(path.read_bytes())
+    content[6000] ^= 0xFF
+    path.write_bytes(content)
+
+
+def html(path):
+    path.write_text("<html>Not Found</html>")
+
+
+def other_shape(path):
+    with fits.open(path) as hdus:
+        hdus["RMS"].data = hdus["RMS"].data[:-1]
+        hdus.writeto(path, overwrite=True)
+
+
+def no_rms(path):
+    with fits.open(path) as hdus:
+        del hdus["RMS"]
+        hdus.writeto(path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "truncated"),
+        (remove_wcs, "no celestial WCS"),
+        (flip_a_bit, "verification failed"),
+        (html, "wide.fits"),
+        (other_shape, "noise is"),
+        (no_rms, "no HDU 'RMS'"),
+    ],
+)
+def test_one_bad_tile_is_set_aside_and_the_run_goes_on(field, damage, reason):
+    config = break_nothing_but(field, "wide")
+    damage(config.data / "wide.fits")
+    plan(config)
+    fetch_all(config)
+    assert gather_fetched(config)["problems"] == 1
+    (problem,) = problems(config)
+    assert (problem["survey"], problem["band"], problem["tile"]) == ("wide", "r", "wide.fits[0]")
+    assert reason in problem["reason"]
+    assert len(read_tiles(config, fetched=True)) == 3
+    with pytest.raises(UserError, match="wide r"):
+        fetch_all(config, strict=True)
+
+
+def test_a_band_without_a_good_tile_stops_with_the_reason(field):
+    truncate(field.data / "wide.fits")
+    plan(field)
+    fetch_all(field)
+    with pytest.raises(UserError, match=r"surveys.wide: no good tile of band r .*truncated"):
+        gather_fetched(field)
+
+
+def test_a_mended_tile_is_forgiven(field):
+    good = (field.data / "wide.fits").read_bytes()
+    truncate(field.data / "wide.fits")
+    plan(field)
+    fetch_all(field)
+    (field.data / "wide.fits").write_bytes(good)
+    plan(field)
+    fetch_all(field)
+    assert gather_fetched(field)["problems"] == 0
+    assert len(verified_planes(field)) == 4
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/abs.fits", "a\0b", "..", "x" * 10**5])
+def test_no_name_leaves_the_cache(name):
+    stored = cache_name("rubin", "ab" * 32, name)
+    path = (cache_folder() / stored).resolve()
+    assert path.is_relative_to(cache_folder().resolve())
+    assert len(path.name) < 130
+    assert "\0" not in stored
+
+
+def test_data_folder_may_be_the_archive_itself(tmp_path):
+    folder = tmp_path / "kids"
+    folder.mkdir()
+    write_tile(folder / "sharp.fits", 0.1)
+    write_tile(folder / "wide.fits", 0.2)
+    content = small_config()
+    for name in ("sharp", "wide"):
+        content["surveys"][name] = survey(name, 0.1)
+        content["surveys"][name]["archive"]["root"] = "kids"
+    path = write_config(tmp_path, content)
+    for data in (tmp_path, folder):
+        config = load_config(path, {"data": str(data)})
+        assert plan(config)["tiles"] == {"sharp": 1, "wide": 1}

@@ -1,0 +1,182 @@
+"""The stage: what it writes, and that it is the same every time."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+import jaisp
+from jaisp.config.model import ModelConfig
+from jaisp.errors import UserError
+from jaisp.train import checkpoint, loop, train
+from jaisp.train.pairs import Pairs
+from jaisp.train.patches import Patches, measure_noise
+from tests.train.conftest import make_config
+
+SMALL = ModelConfig(size="tiny", dimensions=6)
+
+
+def history(config):
+    text = (config.results / "history.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def weights(config):
+    return (config.results / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def patches(store):
+    numbers = store.where("train")
+    return Patches(store, numbers, measure_noise(store, numbers), 1.0, "read")
+
+
+def test_a_run_leaves_a_model_and_its_history(config):
+    receipt = train(config)
+    model = jaisp.load(config.results / "model")
+    assert set(model.config.surveys) == {"rubin", "euclid", "narrow"}
+    assert "validation retrieval" in (config.results / "model" / "README.md").read_text()
+    lines = history(config)
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert sum(lines[-1]["pairs"].values()) == 6
+    assert receipt["pairs"] == lines[-1]["pairs"]
+    assert {"participation_ratio", "rankme", "smallest_std", "learning_rate"} <= set(lines[0])
+    assert {"validation_top1", "validation_tokens"} <= set(lines[1])
+    assert "validation_top1" not in lines[0]
+    assert not (config.results / ".partial" / "train").exists()
+    assert model.typical_noise("rubin").numpy() == pytest.approx(5.0, rel=0.05)
+
+
+def test_two_runs_are_equal(config):
+    train(config, threads=1)
+    first = weights(config), history(config)
+    train(config, threads=1)
+    assert (weights(config), history(config)) == first
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, config, ema, monkeypatch):
+    config = make_config(tmp_path, ema=ema)
+    train(config)
+    whole = weights(config), history(config)
+    real = loop.Run._step
+
+    def killed(self, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        real(self, step)
+
+    monkeypatch.setattr(loop.Run, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert weights(config) == whole[0]
+
+    def resumed(self, step):
+        assert step > 3
+        real(self, step)
+
+    monkeypatch.setattr(loop.Run, "_step", resumed)
+    train(config)
+    assert (weights(config), history(config)) == whole
+
+
+def test_a_checkpoint_of_another_run_is_left_alone(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save_checkpoint(path, "one", {"step": 3, "x": torch.ones(2)})
+    assert checkpoint.read_checkpoint(path, "other") is None
+    assert checkpoint.read_checkpoint(path, "one")["step"] == 3
+    path.write_bytes(path.read_bytes()[:50])
+    assert checkpoint.read_checkpoint(path, "one") is None
+    assert checkpoint.read_checkpoint(tmp_path / "none", "one") is None
+
+
+def test_a_loss_that_is_not_finite_names_its_batch(tmp_path, config, monkeypatch):
+    train(config)
+    before = weights(config)
+    real = loop.encode
+    monkeypatch.setattr(loop, "encode", lambda model, views: real(model, views) * np.nan)
+    with pytest.raises(UserError, match=r"step 1: the loss is not finite .*patches field/"):
+        train(config)
+    assert weights(config) == before
+
+
+def test_the_average_teacher_copies_buffers(store):
+    noise = measure_noise(store, store.where("train"))
+    model = loop.new_model(store, SMALL, noise, 1)
+    teacher = loop.new_model(store, SMALL, noise, 2)
+    start = teacher.encoders["rubin"].stem.bank.clone()
+    model.centre.fill_(3.0)
+    loop._average(teacher, model, 0.75)
+    assert torch.equal(teacher.centre, model.centre)
+    expected = 0.75 * start + 0.25 * model.encoders["rubin"].stem.bank
+    torch.testing.assert_close(teacher.encoders["rubin"].stem.bank, expected)
+
+
+def test_every_kind_of_pair_is_drawn_in_its_share(patches, tmp_path):
+    shares = {"surveys": 2.0, "bands": 1.0, "degraded": 1.0}
+    pairs = Pairs(patches, make_config(tmp_path, pairs=shares).train)
+    kinds = [pairs.draw(step).name for step in range(1, 201)]
+    across = [name for name in kinds if name.startswith("surveys:")]
+    assert 80 <= len(across) <= 120
+    assert set(across) == {"surveys:euclid+rubin", "surveys:euclid+narrow", "surveys:narrow+rubin"}
+    within = {name for name in kinds if name.startswith("bands:")}
+    assert within == {"bands:rubin", "bands:euclid"}
+    assert {"degraded:rubin", "degraded:euclid", "degraded:narrow"} <= set(kinds)
+
+
+def test_patches_that_lack_a_survey_are_not_paired_with_it(patches, tmp_path):
+    pairs = Pairs(patches, make_config(tmp_path).train)
+    covered = set(patches.covered["narrow"])
+    assert covered < set(patches.numbers)
+    for step in range(60):
+        batch = pairs.draw(step)
+        if "narrow" in batch.name:
+            assert set(batch.patches) <= covered
+
+
+def test_impossible_kinds_are_left_out_and_said(patches, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(patches, "covered", patches.covered | {"rubin": [], "euclid": []})
+    with caplog.at_level(logging.WARNING):
+        pairs = Pairs(patches, make_config(tmp_path).train)
+    assert pairs.shares == {"degraded": 1.0}
+    assert "train.pairs.bands" in caplog.text
+    assert "train.pairs.surveys" in caplog.text
+
+
+def test_surveys_that_make_no_pair_are_an_error(patches, tmp_path, monkeypatch):
+    monkeypatch.setattr(patches, "covered", {survey: [] for survey in patches.covered})
+    with pytest.raises(UserError, match=r"train\.pairs"):
+        Pairs(patches, make_config(tmp_path).train)
+
+
+def test_a_batch_comes_from_seed_and_step_alone(patches, tmp_path):
+    settings = make_config(tmp_path).train
+    one, other = Pairs(patches, settings), Pairs(patches, settings)
+    one.draw(1)
+    first, second = one.draw(7), other.draw(7)
+    assert first.patches == second.patches
+    assert torch.equal(first.first.inputs, second.first.inputs)
+    assert torch.equal(first.weight, second.weight)
+
+
+def test_patches_read_from_the_store_are_those_kept_in_memory(store, patches):
+    read = Patches(
+        store, store.where("train"), measure_noise(store, store.where("train")), 0.0, "read"
+    )
+    number = patches.covered["rubin"][0]
+    np.testing.assert_array_equal(
+        read.planes(number, "rubin").signal, patches.planes(number, "rubin").signal
+    )
+
+
+def test_nothing_to_train_on_is_an_error(config, monkeypatch):
+    monkeypatch.setattr("jaisp.store.reader.Store.where", lambda self, split: np.zeros(0, int))
+    with pytest.raises(UserError, match="split"):
+        train(config)
+
+
+def test_no_pairs_at_all_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"train\.pairs"):
+        make_config(tmp_path, pairs={"surveys": 0, "bands": 0, "degraded": 0})

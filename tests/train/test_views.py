@@ -1,0 +1,146 @@
+"""Views of one sky: matched by sky, not by place in the crop."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaisp.train.patches import Planes, information, token_snr
+from jaisp.train.views import (
+    crop_corners,
+    cut,
+    degrade,
+    keep_bands,
+    matching,
+    split_bands,
+    turn_plane,
+)
+
+SIDE, CROP = 10, 6
+
+
+def numbered_planes(n: int) -> Planes:
+    """Every pixel holds the number of its token."""
+    tokens = np.arange(SIDE * SIDE, dtype=np.float16).reshape(1, SIDE, SIDE)
+    signal = tokens.repeat(n, axis=1).repeat(n, axis=2)
+    return Planes(signal, np.zeros_like(signal))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    corners=st.tuples(*[st.integers(0, SIDE - CROP)] * 4),
+    turn=st.integers(0, 7),
+    n=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_matching_tokens_show_the_same_sky(corners, turn, n):
+    first, second = np.array(corners[:2]), np.array(corners[2:])
+    places = matching(first, second, CROP, turn)
+    shown = []
+    for corner, pixels, place in zip((first, second), n, places[:2], strict=True):
+        view = cut(numbered_planes(pixels), corner, CROP, pixels, turn, np.array([True]))
+        shown.append(view[0, 0, ::pixels, ::pixels].ravel()[place])
+    np.testing.assert_array_equal(shown[0], shown[1])
+    np.testing.assert_array_equal(shown[0], places[2] @ np.array([SIDE, 1]))
+    overlap = np.prod(CROP - np.abs(first - second))
+    assert len(places[2]) == overlap
+    for place in places[:2]:
+        assert len(np.unique(place)) == len(place)
+
+
+def test_the_eight_turns_differ():
+    plane = np.arange(9).reshape(3, 3)
+    assert len({turn_plane(plane, turn).tobytes() for turn in range(8)}) == 8
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), shift=st.integers(0, CROP - 1))
+def test_crops_lie_in_the_patch_and_overlap(seed, shift):
+    rng = np.random.default_rng(seed)
+    first, second = crop_corners(rng, np.ones((SIDE, SIDE), np.float32), CROP, shift)
+    for corner in (first, second):
+        assert (corner >= 0).all()
+        assert (corner <= SIDE - CROP).all()
+    assert (np.abs(first - second) <= shift).all()
+
+
+def test_crops_go_where_the_sources_are():
+    interest = np.full((SIDE, SIDE), 1e-6, np.float32)
+    interest[8, 9] = 1
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, _ = crop_corners(rng, interest, CROP, 0)
+        assert (first >= [3, 4]).all()
+
+
+def test_pairs_lie_at_different_places_in_their_crops():
+    rng = np.random.default_rng(0)
+    apart = []
+    for _ in range(50):
+        first, second = crop_corners(rng, np.ones((SIDE, SIDE), np.float32), CROP, 3)
+        apart.append((first != second).any())
+    assert np.mean(apart) > 0.7
+
+
+def test_missing_pixels_and_bands_are_zero_and_invalid():
+    signal = np.ones((2, 4, 4), np.float16)
+    signal[0, 1, 2] = np.nan
+    view = cut(Planes(signal, signal), np.array([0, 0]), 4, 1, 0, np.array([True, False]))
+    assert not view[1].any()
+    assert not view[0, :, 1, 2].any()
+    assert view[0].sum() == 3 * 15
+
+
+def test_a_degraded_copy_is_noisier_and_says_so():
+    rng = np.random.default_rng(3)
+    inputs = np.zeros((2, 3, 40, 40), np.float32)
+    inputs[:, 1] = 1
+    inputs[0, :, :10] = 0
+    worse = degrade(inputs, rng)
+    assert worse.dtype == np.float32
+    assert not worse[0, :, :10].any()
+    added = np.expm1(2 * worse[1, 2, 0, 0])
+    assert added > 0
+    assert np.std(np.sinh(worse[1, 0])) == pytest.approx(np.sqrt(added / (1 + added)), rel=0.1)
+
+
+def test_a_degraded_copy_keeps_flux():
+    inputs = np.zeros((1, 3, 41, 41), np.float32)
+    inputs[:, 1] = 1
+    inputs[0, 0, 20, 20] = np.arcsinh(1e6)
+    worse = degrade(inputs, np.random.default_rng(1))
+    flux = np.sinh(worse[0, 0]) * np.exp(worse[0, 2])
+    assert flux.sum() == pytest.approx(1e6, rel=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), covered=st.lists(st.booleans(), min_size=2, max_size=6))
+def test_band_sets_are_disjoint_and_not_empty(seed, covered):
+    covered = np.array(covered)
+    covered[:2] = True
+    first, second = split_bands(np.random.default_rng(seed), covered)
+    assert first.any()
+    assert second.any()
+    assert not (first & second).any()
+    np.testing.assert_array_equal(first | second, covered)
+
+
+def test_one_band_always_stays():
+    rng = np.random.default_rng(0)
+    assert all(keep_bands(rng, 2, 0.99).any() for _ in range(50))
+    assert keep_bands(rng, 3, 0.0).all()
+
+
+def test_token_snr_of_a_constant():
+    # 2 σ in each of 16 pixels is 8 σ in the token; two bands in quadrature.
+    signal = np.full((2, 8, 8), np.arcsinh(2), np.float16)
+    np.testing.assert_allclose(token_snr(signal, 4), 8 * np.sqrt(2), rtol=2e-3)
+    signal[1] = -1
+    np.testing.assert_allclose(token_snr(signal, 4), 8, rtol=2e-3)
+    signal[:] = np.nan
+    assert not token_snr(signal, 4).any()
+
+
+def test_information_is_that_of_the_poorer_view():
+    snr = np.array([0.0, 5.0, 1e6], np.float32)
+    np.testing.assert_allclose(information(snr, snr, 0.1), [0.1, 0.55, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(information(snr, 0 * snr, 0.1), 0.1)
