@@ -18,13 +18,13 @@ class EvaluateConfig(Section):
         4, ge=4, description="Whole tokens by which the two views' crops are displaced, each way."
     )
     edge_tokens: int = Field(
-        2, ge=0, description="Sources nearer than this to the edge of either crop are left out."
+        2, ge=0, description="Tokens of sky around the patch that both crops hold, each way."
     )
     window_tokens: int = Field(
         8, ge=1, description="Scope `patch`: candidates up to this far from the right place."
     )
     patches: int = Field(
-        64, ge=1, description="Test patches measured at most, evenly over the sky."
+        128, ge=1, description="Test patches measured at most, evenly over the sky."
     )
     alignment_squares: int = Field(
         6, ge=1, description="Squares of patches, up to 130″ a side, on which bands are aligned."

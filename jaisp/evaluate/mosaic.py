@@ -1,7 +1,9 @@
-"""Abutting patches joined, so that a galaxy wider than a patch is seen whole."""
+"""Abutting patches joined: wide galaxies are seen whole, and patches with what lies around."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -10,6 +12,7 @@ from jaisp.store.layout import Flag
 from jaisp.store.reader import Store, View
 
 LARGEST_ARCSEC = 130.0
+RECENT_VIEWS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,60 @@ def blocks(store: Store) -> Iterator[Block]:
             column, row = (steps[own] % side).T
             block[row, column] = numbers[own]
             yield Block(name, block)
+
+
+class Surroundings:
+    """Patches with the sky around them, as far as it is in the same split."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        index = store.index
+        self._step: dict[int, tuple[int, int]] = {}
+        self._at: dict[tuple[str, int, int], int] = {}
+        for cell in store.cells:
+            for number, (x, y) in zip(
+                *_places(store, np.flatnonzero(index.cell == cell)), strict=True
+            ):
+                self._step[int(number)] = (int(x), int(y))
+                self._at[cell, int(x), int(y)] = int(number)
+        # Neighbours share neighbours; a row of patches is kept.
+        self._view = lru_cache(maxsize=RECENT_VIEWS)(self._read)
+
+    def mosaic(self, number: int, survey: str, margin: int) -> Mosaic:
+        """A patch's pixels with `margin` pixels more on each side; missing where there are none."""
+        store, index = self.store, self.store.index
+        pixels = round(store.patch_arcsec / store.grid_arcsec(survey))
+        bands, side = store.bands(survey), pixels + 2 * margin
+        flux = np.full((len(bands), side, side), np.nan, np.float32)
+        noise, mask = flux.copy(), np.full(flux.shape, int(Flag.EDGE), np.uint8)
+        x, y = self._step[number]
+        for dy, dx in product((-1, 0, 1), repeat=2):
+            other = self._at.get((index.cell[number], x + dx, y + dy))
+            if other is None or index.split[other] != index.split[number]:
+                continue
+            view = self._view(other, survey)
+            if view is None:
+                continue
+            (to_y, from_y), (to_x, from_x) = (_overlap(d, pixels, margin) for d in (dy, dx))
+            flux[:, to_y, to_x] = view.flux[:, from_y, from_x]
+            noise[:, to_y, to_x] = view.noise[:, from_y, from_x]
+            mask[:, to_y, to_x] = view.mask[:, from_y, from_x]
+        own = self._view(number, survey)
+        seeing = np.full(len(bands), np.nan) if own is None else own.psf_fwhm_arcsec
+        return Mosaic(survey, bands, store.grid_arcsec(survey), flux, noise, mask, seeing)
+
+    def _read(self, number: int, survey: str) -> View | None:
+        patch = self.store[number]
+        if survey not in patch:
+            return None
+        return patch[survey]
+
+
+def _overlap(step: int, pixels: int, margin: int) -> tuple[slice, slice]:
+    """Where pixels of the patch `step` patches away come to lie, and which of them, on one axis."""
+    start = margin + step * pixels
+    low, high = max(start, 0), min(start + pixels, pixels + 2 * margin)
+    return slice(low, high), slice(low - start, high - start)
 
 
 def _places(

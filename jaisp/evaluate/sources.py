@@ -163,8 +163,8 @@ class _Image:
         return snr, centroids
 
     def _correlation_within(self, radii: Float[np.ndarray, " band"]) -> Float[np.ndarray, " band"]:
-        """Noise correlation at each band's aperture, between the two radii it is known for."""
-        small, large = np.log(APERTURES_ARCSEC)
+        """Noise correlation at each band's aperture, between the two sizes it is known for."""
+        small, large = np.log(np.array(APERTURES_ARCSEC) / 2)
         share = np.clip((np.log(radii) - small) / (large - small), 0, 1)
         return self.correlation[:, 0] * (1 - share) + self.correlation[:, 1] * share
 

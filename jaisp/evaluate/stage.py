@@ -17,7 +17,7 @@ from jaisp.evaluate.controls import Blank, Pixels
 from jaisp.evaluate.figures import draw_all, plain
 from jaisp.evaluate.retrieval import retrieval
 from jaisp.evaluate.sources import Catalogue, find_sources
-from jaisp.evaluate.views import Encoder, encode_sky, mean_tokens
+from jaisp.evaluate.views import EncodedSky, Encoder, encode_sky, mean_tokens
 from jaisp.files import sha256, write_json
 from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
@@ -39,8 +39,6 @@ NOT_MEASURED = dict.fromkeys(
 )
 # Some thousand tokens: enough to know their mean over training sky.
 MEAN_PATCHES = 6
-# Tokens each way that both crops must share, off their edges.
-FEWEST_SHARED = 4
 
 
 def evaluate(config: Config, threads: int | None = None) -> dict[str, Any]:
@@ -90,11 +88,11 @@ def measure(
 
     reason: str | None = "no trained model"
     if encoders is not None:
-        reason = _why_not(store, settings, test, train)
+        reason = _why_not(test, train)
     if encoders is not None and reason is None:
         every = _with_controls(store, *encoders, settings)
         catalogues = _catalogues(store, test)
-        sky = encode_sky(store, test, catalogues, every, settings.crop_tokens, settings.seed)
+        sky = _encoded(store, test, catalogues, every, settings)
         means = _training_means(store, train, *encoders, settings)
         groups["retrieval"], plots["retrieval"] = retrieval(sky, means, settings)
         groups["collapse"], plots["spectra"] = collapse(sky, settings)
@@ -114,22 +112,24 @@ def measure(
 EMPTY = Catalogue(np.zeros((0, 2)), {}, {}, {})
 
 
-def _why_not(
-    store: Store,
-    settings: EvaluateConfig,
-    test: np.ndarray,
-    train: np.ndarray,
-) -> str | None:
+def _why_not(test: np.ndarray, train: np.ndarray) -> str | None:
     """Why the encoders can't be measured on this field; None when they can."""
     if not len(test):
         return "no held-out sky: the split has no test patch"
     if not len(train):
         return "no training sky to take the mean token from"
-    tokens = round(store.patch_arcsec / store.token_arcsec)
-    least = 2 * (settings.crop_tokens + settings.edge_tokens) + FEWEST_SHARED
-    if tokens < least:
-        return f"a patch of {tokens} tokens is too small to crop two ways; {least} are needed"
     return None
+
+
+def _encoded(
+    store: Store,
+    numbers: np.ndarray,
+    catalogues: list[Catalogue],
+    encoders: Mapping[str, Encoder],
+    settings: EvaluateConfig,
+) -> EncodedSky:
+    crops = settings.crop_tokens, settings.edge_tokens, settings.seed
+    return encode_sky(store, numbers, catalogues, encoders, *crops)
 
 
 def _drawn(store: Store, split: str, most: int) -> np.ndarray:
@@ -167,7 +167,7 @@ def _training_means(
     """Mean token over training sky, by survey and encoder; the blank control has the model's."""
     seeing = {"model": model, "random": random}
     none = [EMPTY] * len(train)
-    sky = encode_sky(store, train, none, seeing, settings.crop_tokens, settings.seed)
+    sky = _encoded(store, train, none, seeing, settings)
     return {survey: {**own, "blank": own["model"]} for survey, own in mean_tokens(sky).items()}
 
 

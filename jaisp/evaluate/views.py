@@ -1,8 +1,10 @@
-"""What the encoders are shown: two crops of each patch, displaced by whole tokens.
+"""What the encoders are shown: two crops around each patch, displaced by whole tokens.
 
-Of two surveys, the one first by name is shown the first crop, the other the second. The crops of
-a patch are displaced by `crop_tokens` in rows and in columns, to sides drawn for each patch: a
-token's place in its crop tells nothing about the place of its partner.
+Both hold the patch and `edge_tokens` more on each side, as far as the sky there is in the same
+split; of each, the patch's own tokens count, so that every piece of sky counts once. Of two
+surveys, the one first by name is shown the first crop, the other the second. The crops of a patch
+are displaced by `crop_tokens` in rows and in columns, to sides drawn for each patch: a token's
+place in its crop tells nothing about the place of its partner.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
+from jaisp.evaluate.mosaic import Mosaic, Surroundings
 from jaisp.evaluate.sources import Catalogue, usable
 from jaisp.progress import track
-from jaisp.store.reader import Store, View
+from jaisp.store.reader import Store
 
 FIRST, SECOND = "first", "second"
 VALID_SHARE = 0.5
@@ -33,7 +36,8 @@ class Encoder(Protocol):
 class Side:
     """Tokens of one survey on one of the crops of all patches.
 
-    vectors: by encoder. valid: tokens with usable pixels on half their area, in any band.
+    vectors: by encoder. valid: the patch's own tokens with usable pixels on half their area, in
+    any band.
     """
 
     vectors: dict[str, Float[np.ndarray, "patch row column dimension"]]
@@ -44,8 +48,8 @@ class Side:
 class EncodedSky:
     """Patches as the encoders see them.
 
-    corners: by crop, row and column of the patch's token at which it begins. sides: by survey and
-    crop. bands: by survey.
+    corners: by crop, row and column at which it begins, from the patch's first token. sides: by
+    survey and crop. bands: by survey.
     """
 
     cells: list[str]
@@ -67,12 +71,15 @@ def crop_of(survey: str, other: str) -> str:
 
 
 def crop_corners(
-    numbers: Int[np.ndarray, " patch"], crop_tokens: int, seed: int
+    numbers: Int[np.ndarray, " patch"], crop_tokens: int, edge_tokens: int, seed: int
 ) -> dict[str, Int[np.ndarray, "patch 2"]]:
-    """First row and column of both crops of each patch: 0 and `crop_tokens`, or the reverse."""
+    """First row and column of both crops of each patch, `crop_tokens` apart.
+
+    Counted from the patch's first token: −edge − crop and −edge, or the reverse.
+    """
     sides = [np.random.default_rng([seed, int(n)]).integers(0, 2, size=2) for n in numbers]
     first = np.reshape(sides, (len(numbers), 2)) * crop_tokens
-    return {FIRST: first, SECOND: crop_tokens - first}
+    return {FIRST: first - crop_tokens - edge_tokens, SECOND: -first - edge_tokens}
 
 
 def encode_sky(
@@ -81,23 +88,31 @@ def encode_sky(
     catalogues: Sequence[Catalogue],
     encoders: Mapping[str, Encoder],
     crop_tokens: int,
+    edge_tokens: int,
     seed: int,
 ) -> EncodedSky:
     """Encode patches `numbers` in every survey that covers them, by every encoder.
 
     A patch that a survey does not cover has no valid token there.
     """
-    corners = crop_corners(numbers, crop_tokens, seed)
-    size = round(store.patch_arcsec / store.token_arcsec) - crop_tokens
+    corners = crop_corners(numbers, crop_tokens, edge_tokens, seed)
+    own = round(store.patch_arcsec / store.token_arcsec)
+    margin = crop_tokens + edge_tokens
+    size = own + crop_tokens + 2 * edge_tokens
+    surroundings = Surroundings(store)
     met = [(s, crop_of(s, o)) for s in store.surveys for o in store.surveys if s != o]
     valid = {key: np.zeros((len(numbers), size, size), bool) for key in dict.fromkeys(met)}
     vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {key: {} for key in valid}
     for place, number in enumerate(track([int(n) for n in numbers], "encode")):
         patch = store[number]
         for survey, crop in (key for key in valid if key[0] in patch):
-            view, n = patch[survey], store.pixels_per_token(survey)
-            window = tuple(slice(c * n, (c + size) * n) for c in corners[crop][place])
-            valid[survey, crop][place] = _valid_tokens(view, window, n)
+            n = store.pixels_per_token(survey)
+            view = surroundings.mosaic(int(number), survey, margin * n)
+            corner = corners[crop][place]
+            window = tuple(slice((margin + c) * n, (margin + c + size) * n) for c in corner)
+            rows, columns = (slice(-c, own - c) for c in corner)
+            inside = _valid_tokens(view, window, n)[rows, columns]
+            valid[survey, crop][place, rows, columns] = inside
             for name, encoder in encoders.items():
                 tokens = _encode(encoder, view, window)
                 empty = np.zeros((len(numbers), *tokens.shape), np.float32)
@@ -123,7 +138,7 @@ def mean_tokens(sky: EncodedSky) -> dict[str, dict[str, Float[np.ndarray, " dime
 
 
 def _encode(
-    encoder: Encoder, view: View, window: tuple[slice, ...]
+    encoder: Encoder, view: Mosaic, window: tuple[slice, ...]
 ) -> Float32[np.ndarray, "row column dimension"]:
     flux, noise, mask = (
         np.ascontiguousarray(plane[(slice(None), *window)])[None]
@@ -134,7 +149,9 @@ def _encode(
     return np.moveaxis(np.asarray(tokens, np.float32)[0], 0, -1)
 
 
-def _valid_tokens(view: View, window: tuple[slice, ...], n: int) -> Bool[np.ndarray, "row column"]:
+def _valid_tokens(
+    view: Mosaic, window: tuple[slice, ...], n: int
+) -> Bool[np.ndarray, "row column"]:
     good = usable(view)[(slice(None), *window)].any(axis=0)
     rows, columns = (length // n for length in good.shape)
     return good.reshape(rows, n, columns, n).mean(axis=(1, 3)) >= VALID_SHARE

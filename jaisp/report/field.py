@@ -1,20 +1,19 @@
 """The field and its coverage: where the patches lie, which split they are in, where tiles reach."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import matplotlib
 import numpy as np
-from astropy.io import fits
-from astropy.wcs import WCS
 from matplotlib.collections import PatchCollection, PolyCollection
 from matplotlib.patches import Rectangle
 
 from jaisp.archives.tile import Tile
 from jaisp.config import Config
+from jaisp.errors import TileError
 from jaisp.report.svg import FAINT, INK, SPLIT_COLOURS, STYLE, panels, to_svg
 from jaisp.sky import SPLITS, Cell, plane_xy
 from jaisp.store.reader import Store
+from jaisp.warp.tile import TileReader
 
 MOST_FOOTPRINTS = 300
 MOST_VECTORS = 3000
@@ -92,7 +91,7 @@ def _footprints(tiles: list[Tile], survey: str, plane: Cell) -> Iterator[np.ndar
     for tile in [tile for tile in tiles if tile.survey == survey][:MOST_FOOTPRINTS]:
         try:
             corners = _corners(tile)
-        except (OSError, KeyError, ValueError, IndexError):
+        except TileError:
             continue  # a map without one outline is still a map; fetch has reported the file
         x, y = plane_xy(plane, corners[:, 0], corners[:, 1])
         outline = np.stack([x, y], axis=1) / 60
@@ -103,19 +102,11 @@ def _footprints(tiles: list[Tile], survey: str, plane: Cell) -> Iterator[np.ndar
 
 
 def _corners(tile: Tile) -> np.ndarray:
-    """Sky positions (degrees) of the corners of a tile's image, [4, 2]."""
-    header = fits.getheader(tile.science.path, tile.science.hdu)
-    shape = (header["NAXIS2"], header["NAXIS1"])
-    if tile.wcs == "header":
-        wcs = WCS(header).celestial
-    else:
-        given: Any = tile.wcs
-        angle = np.radians(given.get("rotation_deg", 0.0))
-        scale = given["pixel_arcsec"] / 3600
-        wcs = WCS(naxis=2)
-        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-        wcs.wcs.crval = [given["ra"], given["dec"]]
-        wcs.wcs.crpix = [(shape[1] + 1) / 2, (shape[0] + 1) / 2]
-        cos, sin = np.cos(angle), np.sin(angle)
-        wcs.wcs.cd = scale * np.array([[-cos, sin], [sin, cos]])
-    return wcs.calc_footprint(axes=(shape[1], shape[0]))
+    """Sky positions (degrees, ICRS) of the corners of a tile's image, [4, 2]."""
+    reader = TileReader(tile)
+    rows, columns = reader.shape
+    reader.close()
+    x = np.array([-0.5, -0.5, columns - 0.5, columns - 0.5])
+    y = np.array([-0.5, rows - 0.5, rows - 0.5, -0.5])
+    sky = reader.wcs.pixel_to_world(x, y).icrs
+    return np.stack([sky.ra.deg, sky.dec.deg], axis=1)

@@ -13,7 +13,7 @@ from zarr.codecs import BytesCodec, ZstdCodec
 
 from jaisp.store.codes import MISSING
 
-APERTURES_ARCSEC = (1.0, 3.0)  # radii that noise_correlation is measured in
+APERTURES_ARCSEC = (1.0, 3.0)  # diameters that noise_correlation is measured in
 SHARD_BYTES = 32 * 2**20  # of int16 flux before compression
 BAND_TABLES = {"coverage": 0.0, "psf_fwhm_arcsec": np.nan, "scale": 0.0, "noise_scale": 0.0}
 PLANES = ("flux", "noise", "mask")
@@ -121,7 +121,7 @@ def write_noise_correlation(group: zarr.Group, values: np.ndarray) -> None:
         fill_value=np.nan,
         attributes={
             "long_name": "measured scatter over white-noise scatter in apertures",
-            "aperture_radius_arcsec": list(APERTURES_ARCSEC),
+            "aperture_diameter_arcsec": list(APERTURES_ARCSEC),
         },
     )
     array[...] = values
@@ -138,7 +138,7 @@ def write_psf(group: zarr.Group, stamps: np.ndarray) -> None:
         chunks=(1, *stamps.shape[1:]),
         shards=stamps.shape,
         fill_value=np.nan,
-        attributes={"long_name": "point spread function on the patch's pixels"},
+        attributes={"long_name": "point spread function on the tile's own pixels"},
     )
     array[...] = stamps
 

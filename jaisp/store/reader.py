@@ -315,7 +315,7 @@ class View:
 
     @cached_property
     def psf(self) -> Float32[np.ndarray, "band k k"] | None:
-        """PSF stamps on the patch's pixels, where the archive gave them."""
+        """PSF stamps on the tile's own pixels, where the archive gave them."""
         return self._group.psf(self.patch.row)
 
     @cached_property

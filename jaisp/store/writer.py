@@ -31,7 +31,7 @@ class PatchPlanes:
     noise: 1 sigma in nJy, of the background; 0 or NaN where invalid.
     mask: bits of `jaisp.store.layout.Flag`.
     psf_fwhm_arcsec: NaN for a band without data.
-    psf: stamps on the patch's pixels, the same size for all patches of a group; or None.
+    psf: stamps on the tile's own pixels, the same size for all patches of a group; or None.
     """
 
     flux: Float32[np.ndarray, "band y x"]
@@ -131,7 +131,7 @@ class GroupWriter:
     ) -> None:
         """Write the last shard, the tables and the final attributes.
 
-        `noise_correlation`: measured over white-noise scatter in radii of 1 and 3 arcsec.
+        `noise_correlation`: measured over white-noise scatter in apertures 1 and 3 arcsec wide.
         Raises ValueError when rows are missing.
         """
         if not self._written.all():

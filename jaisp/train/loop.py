@@ -221,7 +221,7 @@ class Run:
             write_text(self.history_copy, "".join(json.dumps(h) + "\n" for h in self.history))
 
     def _validate(self) -> dict[str, Any]:
-        pairs = [p for p in self.pairs.choices["surveys"] if self.watched.shared(p)]
+        pairs = [p for p in sorted(self.pairs.interest["surveys"]) if self.watched.shared(p)]
         self.model.eval()
         found = [retrieval(self.model, self.watched, pair) for pair in pairs]
         self.model.train()

@@ -15,13 +15,16 @@ log = logging.getLogger(__name__)
 
 class Pairs:
     """Draws the batch of any step: from the seed and the step's number alone, so that a resumed
-    run sees what an uninterrupted one does."""
+    run sees what an uninterrupted one does.
+
+    `interest[kind][surveys][number]` is the weight of each token of each patch that a kind of
+    pair can be made of.
+    """
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.settings = patches, settings
-        self.choices = _choices(patches)
-        self.shares = _possible_shares(settings, self.choices)
-        self._interest: dict[tuple[str, str], dict[int, np.ndarray]] = {}
+        self.interest = _interest(patches, settings.sky_weight)
+        self.shares = _possible_shares(settings, self.interest)
         self.crop = min(settings.crop_tokens, patches.tokens)
 
     def draw(self, step: int) -> Batch:
@@ -29,8 +32,9 @@ class Pairs:
         rng = np.random.default_rng([self.settings.seed, step])
         kinds = sorted(self.shares)
         kind = kinds[rng.choice(len(kinds), p=[self.shares[k] for k in kinds])]
-        surveys = self.choices[kind][rng.integers(len(self.choices[kind]))]
-        interest = self.interest(surveys)
+        choices = sorted(self.interest[kind])
+        surveys = choices[rng.integers(len(choices))]
+        interest = self.interest[kind][surveys]
         known = sorted(interest)
         chances = np.array([interest[number].sum() for number in known], np.float64)
         numbers = rng.choice(
@@ -53,34 +57,38 @@ class Pairs:
             interest=interest,
         )
 
-    def interest(self, surveys: tuple[str, str]) -> dict[int, np.ndarray]:
-        """The weight of each token of each patch that both surveys cover."""
-        if surveys not in self._interest:
-            first, second = (self.patches.snr[survey] for survey in surveys)
-            self._interest[surveys] = {
-                number: information(first[number], second[number], self.settings.sky_weight)
-                for number in self.patches.shared(surveys)
-            }
-        return self._interest[surveys]
+
+Interest = dict[tuple[str, str], dict[int, np.ndarray]]
 
 
-def _choices(patches: Patches) -> dict[str, list[tuple[str, str]]]:
-    """The survey pairs that each kind can be made of."""
-    covered = [survey for survey in patches.surveys if patches.covered[survey]]
-    several = [survey for survey in covered if len(patches.store.bands(survey)) > 1]
+def _interest(patches: Patches, sky_weight: float) -> dict[str, Interest]:
+    """Token weights by kind, surveys and patch; what can't be paired is not there."""
+
+    def weigh(surveys: tuple[str, str], bands: int) -> dict[int, np.ndarray]:
+        snr = [patches.snr[survey] for survey in surveys]
+        weights = {
+            number: information(snr[0][number], snr[1][number], sky_weight)
+            for number in patches.shared(surveys)
+            if all(patches.present[survey][number].sum() >= bands for survey in surveys)
+        }
+        return {number: weight for number, weight in weights.items() if weight.any()}
+
+    own = [(survey, survey) for survey in patches.surveys]
+    found = {
+        "surveys": {pair: weigh(pair, 1) for pair in combinations(patches.surveys, 2)},
+        "bands": {pair: weigh(pair, 2) for pair in own},
+        "degraded": {pair: weigh(pair, 1) for pair in own},
+    }
     return {
-        "surveys": [pair for pair in combinations(covered, 2) if patches.shared(pair)],
-        "bands": [(survey, survey) for survey in several],
-        "degraded": [(survey, survey) for survey in covered],
+        kind: {pair: weights for pair, weights in by_pair.items() if weights}
+        for kind, by_pair in found.items()
     }
 
 
-def _possible_shares(
-    settings: TrainConfig, choices: dict[str, list[tuple[str, str]]]
-) -> dict[str, float]:
+def _possible_shares(settings: TrainConfig, interest: dict[str, Interest]) -> dict[str, float]:
     """The shares of the kinds that exist, of sum one."""
     wanted = {kind: share for kind, share in settings.pairs.model_dump().items() if share > 0}
-    possible = {kind: share for kind, share in wanted.items() if choices[kind]}
+    possible = {kind: share for kind, share in wanted.items() if interest[kind]}
     for kind in wanted.keys() - possible.keys():
         log.warning("train.pairs.%s: no pair of this kind in these surveys; left out", kind)
     if not possible:

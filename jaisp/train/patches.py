@@ -29,7 +29,8 @@ class Patches:
     """The patches of a split, and how much each of their tokens tells.
 
     `numbers` are the store's patch numbers; `covered[survey]` those that the survey covers;
-    `snr[survey][number]` the S/N of each token, float32 [row, column].
+    `present[survey][number]` which bands have any pixel there, and `snr[survey][number]` the S/N
+    of each token, float32 [row, column].
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Patches:
         self.tokens = round(store.patch_arcsec / store.token_arcsec)
         self.n = {survey: store.pixels_per_token(survey) for survey in self.surveys}
         self.covered: dict[str, list[int]] = {survey: [] for survey in self.surveys}
+        self.present: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
         self.snr: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
         self._typical_noise = typical_noise
         self._kept: dict[tuple[int, str], Planes] = {}
@@ -54,6 +56,7 @@ class Patches:
             for survey in store[number].surveys:
                 planes = self._read(number, survey)
                 self.covered[survey].append(number)
+                self.present[survey][number] = np.isfinite(planes.signal).any(axis=(1, 2))
                 self.snr[survey][number] = token_snr(planes.signal, self.n[survey])
                 if keep:
                     self._kept[number, survey] = planes
@@ -119,17 +122,27 @@ def measure_noise(
 
 
 def token_snr(signal: Float16[np.ndarray, "band y x"], n: int) -> Float32[np.ndarray, "row column"]:
-    """S/N of the flux in each token's square: bands in quadrature, those below zero left out."""
+    """S/N of the flux in each token's square: bands in quadrature, those below zero left out.
+
+    NaN for tokens of which no band has half of the pixels.
+    """
     bands, height, width = signal.shape
     pixels = np.sinh(signal.astype(np.float32)).reshape(bands, height // n, n, width // n, n)
     count = np.isfinite(pixels).sum(axis=(2, 4))
     band_snr = np.nansum(pixels, axis=(2, 4)) / np.sqrt(np.maximum(count, 1))
-    return np.sqrt((np.maximum(band_snr, 0) ** 2).sum(axis=0)).astype(np.float32)
+    snr = np.sqrt((np.maximum(band_snr, 0) ** 2).sum(axis=0))
+    return np.where((count >= n * n / 2).any(axis=0), snr, np.nan).astype(np.float32)
 
 
 def information(
     first: Float32[np.ndarray, "*place"], second: Float32[np.ndarray, "*place"], sky_weight: float
 ) -> Float32[np.ndarray, "*place"]:
-    """Weight of token pairs: from `sky_weight` for empty sky to 1 for what both views see well."""
-    power = (np.minimum(first, second) / SOURCE_SNR) ** 4
-    return (sky_weight + (1 - sky_weight) * power / (1 + power)).astype(np.float32)
+    """Weight of token pairs: from `sky_weight` for empty sky to 1 for what both views see well.
+
+    first, second: S/N in each view; where either is NaN, not seen, the weight is 0.
+    """
+    poorer = np.minimum(first, second)
+    # Beyond 1e6 the weight is 1 in any case, and a fourth power would overflow.
+    power = (np.minimum(poorer, 1e6) / SOURCE_SNR) ** 4
+    weight = sky_weight + (1 - sky_weight) * power / (1 + power)
+    return np.where(np.isnan(poorer), 0, weight).astype(np.float32)

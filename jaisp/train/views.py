@@ -50,14 +50,16 @@ def crop_corners(
 ) -> tuple[Int[np.ndarray, "2"], Int[np.ndarray, "2"]]:
     """First row and column of two crops around a token drawn in proportion to `interest`.
 
-    The second lies up to `shift` tokens from the first, each way; both inside the patch.
+    The second lies up to `shift` tokens from the first, each way; both are inside the patch and
+    hold the token.
     """
     last = len(interest) - crop
     chances = interest.ravel().astype(np.float64)
     token = rng.choice(chances.size, p=chances / chances.sum())
     centre = np.array(np.unravel_index(token, interest.shape))
     first = np.clip(centre - rng.integers(0, crop, size=2), 0, last)
-    second = np.clip(first + rng.integers(-shift, shift + 1, size=2), 0, last)
+    second = first + rng.integers(-shift, shift + 1, size=2)
+    second = np.clip(second, np.maximum(centre - crop + 1, 0), np.minimum(centre, last))
     return first, second
 
 
@@ -120,21 +122,24 @@ def degrade(
     return np.where(good[:, None], worse, 0).astype(np.float32)
 
 
-def keep_bands(rng: np.random.Generator, bands: int, dropout: float) -> Bool[np.ndarray, " band"]:
-    """Which bands a view shows: each is left out with the chance `dropout`, but one stays."""
-    present = rng.random(bands) >= dropout
-    present[rng.integers(bands)] = True
-    return present
+def keep_bands(
+    rng: np.random.Generator, present: Bool[np.ndarray, " band"], dropout: float
+) -> Bool[np.ndarray, " band"]:
+    """Which of the bands present a view shows: each is left out with the chance `dropout`, but
+    one stays."""
+    shown = present & (rng.random(len(present)) >= dropout)
+    shown[rng.choice(np.flatnonzero(present))] = True
+    return shown
 
 
 def split_bands(
-    rng: np.random.Generator, covered: Bool[np.ndarray, " band"]
+    rng: np.random.Generator, present: Bool[np.ndarray, " band"]
 ) -> tuple[Bool[np.ndarray, " band"], Bool[np.ndarray, " band"]]:
-    """Two disjoint sets of the covered bands, neither empty."""
-    order = rng.permutation(np.flatnonzero(covered))
-    first = np.zeros(len(covered), bool)
+    """Two disjoint sets of the two or more bands present, neither empty."""
+    order = rng.permutation(np.flatnonzero(present))
+    first = np.zeros(len(present), bool)
     first[order[: rng.integers(1, len(order))]] = True
-    return first, covered & ~first
+    return first, present & ~first
 
 
 def draw_views(
@@ -159,9 +164,11 @@ def draw_views(
         *both, tokens = matching(*corners, crop, turn)
         planes = [patches.planes(number, survey) for survey in surveys]
         if kind == "bands":
-            shown = split_bands(rng, np.isfinite(planes[0].signal).any(axis=(1, 2)))
+            shown = split_bands(rng, patches.present[surveys[0]][number])
         else:
-            first, second = (keep_bands(rng, len(p.signal), dropout) for p in planes)
+            first, second = (
+                keep_bands(rng, patches.present[survey][number], dropout) for survey in surveys
+            )
             shown = first, second
         for side in (0, 1):
             n = patches.n[surveys[side]]

@@ -42,7 +42,7 @@ def retrieval(model: Model, patches: Patches, surveys: tuple[str, str]) -> tuple
     crop = patches.tokens - shift
     for number in patches.shared(surveys):
         snr = np.minimum(*(patches.snr[survey][number] for survey in surveys))
-        sources = _peaks(snr)[shift:crop, shift:crop]
+        sources = _peaks(np.nan_to_num(snr))[shift:crop, shift:crop]
         for side, survey in enumerate(surveys):
             planes, corner = patches.planes(number, survey), np.array([side, side]) * shift
             present = np.ones(len(planes.signal), bool)

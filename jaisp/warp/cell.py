@@ -33,6 +33,9 @@ from jaisp.warp.tile import TileReader
 
 log = logging.getLogger(__name__)
 
+# Files are limited (often to 1024 a process): tiles beyond this number open when they are needed.
+MOST_OPEN = 64
+
 
 @dataclass
 class Source:
@@ -106,9 +109,13 @@ class _Job:
         _, self.grid_arcsec = config.grid(survey)
         self.pixels = config.patch_pixels(survey)
         self.sources: dict[str, list[Source]] = {band: [] for band in self.bands}
-        for tile in tiles:
-            if tile.band in self.sources:
-                self._consider(tile)
+        try:
+            for tile in tiles:
+                if tile.band in self.sources:
+                    self._consider(tile)
+        except BaseException:
+            self.close()
+            raise
         stamps = [s.reader.psf_stamp for s in self._all() if s.reader.psf_stamp is not None]
         self.psf_size = max((len(stamp) for stamp in stamps), default=0)
         self.correlations = {band: NoiseCorrelation() for band in self.bands}
@@ -160,7 +167,7 @@ class _Job:
         rows = _rows_near(reader, self.cell)
         if rows:
             self.sources[tile.band].append(Source(reader, rows, _geometry(reader), _facts(tile)))
-        else:
+        if not rows or len(self._all()) > MOST_OPEN:
             reader.close()
 
     def _set_aside(self, tile: Tile, reason: str) -> None:
@@ -224,7 +231,7 @@ class _Job:
         self, source: Source, output: WCS, maps: dict[str, PixelMap]
     ) -> tuple[Planes, float] | None:
         """A tile on a patch, and its FWHM at the patch's centre; None where it doesn't reach."""
-        reader = source.reader
+        reader = source.reader = source.reader.opened()
         if source.geometry not in maps:
             maps[source.geometry] = pixel_map(output, (self.pixels,) * 2, reader.wcs, reader.shape)
         positions = maps[source.geometry]

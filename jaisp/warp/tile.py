@@ -82,6 +82,10 @@ class TileReader:
             hdus.close()
         self._files = {}
 
+    def opened(self) -> "TileReader":
+        """This reader, or a new one of the same tile when it was closed."""
+        return self if self._files else TileReader(self.tile)
+
     def section(self, rows: slice, columns: slice) -> Section:
         """Read a part, which may reach beyond the tile: there it is EDGE.
 

@@ -161,6 +161,22 @@ def test_a_batch_comes_from_seed_and_step_alone(patches, tmp_path):
     assert torch.equal(first.weight, second.weight)
 
 
+def test_patches_of_one_band_have_no_band_pairs(patches, tmp_path):
+    number = patches.covered["rubin"][0]
+    patches.present["rubin"][number] = np.array([False, True, False])
+    pairs = Pairs(patches, make_config(tmp_path).train)
+    assert number not in pairs.interest["bands"]["rubin", "rubin"]
+    assert number in pairs.interest["degraded"]["rubin", "rubin"]
+
+
+def test_sky_that_a_survey_does_not_see_weighs_nothing(patches, tmp_path):
+    number = patches.covered["rubin"][0]
+    patches.snr["rubin"][number][:] = np.nan
+    pairs = Pairs(patches, make_config(tmp_path).train)
+    assert number not in pairs.interest["surveys"]["euclid", "rubin"]
+    assert number in pairs.interest["degraded"]["euclid", "euclid"]
+
+
 def test_patches_read_from_the_store_are_those_kept_in_memory(store, patches):
     read = Patches(
         store, store.where("train"), measure_noise(store, store.where("train")), 0.0, "read"

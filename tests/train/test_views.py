@@ -68,8 +68,8 @@ def test_crops_go_where_the_sources_are():
     interest[8, 9] = 1
     rng = np.random.default_rng(0)
     for _ in range(20):
-        first, _ = crop_corners(rng, interest, CROP, 0)
-        assert (first >= [3, 4]).all()
+        for corner in crop_corners(rng, interest, CROP, 3):
+            assert (corner >= [3, 4]).all()
 
 
 def test_pairs_lie_at_different_places_in_their_crops():
@@ -78,7 +78,7 @@ def test_pairs_lie_at_different_places_in_their_crops():
     for _ in range(50):
         first, second = crop_corners(rng, np.ones((SIDE, SIDE), np.float32), CROP, 3)
         apart.append((first != second).any())
-    assert np.mean(apart) > 0.7
+    assert np.mean(apart) > 0.5
 
 
 def test_missing_pixels_and_bands_are_zero_and_invalid():
@@ -126,8 +126,12 @@ def test_band_sets_are_disjoint_and_not_empty(seed, covered):
 
 def test_one_band_always_stays():
     rng = np.random.default_rng(0)
-    assert all(keep_bands(rng, 2, 0.99).any() for _ in range(50))
-    assert keep_bands(rng, 3, 0.0).all()
+    present = np.array([False, True, True])
+    for _ in range(50):
+        shown = keep_bands(rng, present, 0.9)
+        assert shown.any()
+        assert not shown[0]
+    np.testing.assert_array_equal(keep_bands(rng, present, 0.0), present)
 
 
 def test_token_snr_of_a_constant():
@@ -136,11 +140,13 @@ def test_token_snr_of_a_constant():
     np.testing.assert_allclose(token_snr(signal, 4), 8 * np.sqrt(2), rtol=2e-3)
     signal[1] = -1
     np.testing.assert_allclose(token_snr(signal, 4), 8, rtol=2e-3)
-    signal[:] = np.nan
-    assert not token_snr(signal, 4).any()
+    signal[:, :, :3] = np.nan
+    missing = np.isnan(token_snr(signal, 4))
+    np.testing.assert_array_equal(missing, [[True, False], [True, False]])
 
 
 def test_information_is_that_of_the_poorer_view():
     snr = np.array([0.0, 5.0, 1e6], np.float32)
     np.testing.assert_allclose(information(snr, snr, 0.1), [0.1, 0.55, 1.0], rtol=1e-5)
     np.testing.assert_allclose(information(snr, 0 * snr, 0.1), 0.1)
+    np.testing.assert_array_equal(information(snr, np.full(3, np.nan, np.float32), 0.1), 0)

@@ -77,20 +77,20 @@ def write_tile(
     if mask is not None:
         hdus.append(fits.ImageHDU(mask, name="MASK"))
     fits.HDUList(hdus).writeto(path)
-    return tile_of(path, noise=noise is not None, mask=mask is not None, **changes)
+    return tile_of(path, has_noise=noise is not None, has_mask=mask is not None, **changes)
 
 
-def tile_of(path: Path, noise: bool = True, mask: bool = False, **changes: Any) -> Tile:
+def tile_of(path: Path, has_noise: bool = True, has_mask: bool = False, **changes: Any) -> Tile:
     """A tile whose planes are the HDUs 0, NOISE and MASK of one file."""
     facts: dict[str, Any] = {
         "survey": "survey",
         "band": "r",
         "id": path.stem,
         "science": Plane(path, 0),
-        "noise": Plane(path, "NOISE") if noise else None,
-        "mask": Plane(path, "MASK") if mask else None,
+        "noise": Plane(path, "NOISE") if has_noise else None,
+        "mask": Plane(path, "MASK") if has_mask else None,
         "psf": None,
-        "noise_kind": "rms" if noise else "estimate",
+        "noise_kind": "rms" if has_noise else "estimate",
         "bad_bits": None,
         "zeropoint": 31.4,
         "psf_fwhm_arcsec": 0.7,

@@ -65,7 +65,9 @@ def test_compressed_images(tmp_path, flux, method):
         flux, tan_wcs().to_header(), compression_type=method, quantize_level=64, tile_shape=(16, 80)
     )
     hdu.writeto(tmp_path / "t.fits.fz")
-    tile = tile_of(tmp_path / "t.fits.fz", noise=False, science=Plane(tmp_path / "t.fits.fz", 1))
+    tile = tile_of(
+        tmp_path / "t.fits.fz", has_noise=False, science=Plane(tmp_path / "t.fits.fz", 1)
+    )
     part = read(tile, slice(10, 50), slice(0, 30))
     np.testing.assert_allclose(part.flux, flux[10:50, :30], atol=0.1)
 
@@ -79,7 +81,7 @@ def test_one_plane_of_a_cube(tmp_path, flux):
     cube = np.stack([flux, flux + 100, flux + 200]).astype(">f8")
     header = tan_wcs().to_header()  # WCSAXES = 2 in an image of three axes, as HSC cutouts have
     fits.PrimaryHDU(cube, header).writeto(tmp_path / "c.fits")
-    tile = tile_of(tmp_path / "c.fits", noise=False)
+    tile = tile_of(tmp_path / "c.fits", has_noise=False)
     part = read(replace(tile, science=Plane(tmp_path / "c.fits", 0, 2)))
     np.testing.assert_allclose(part.flux, flux + 200, rtol=1e-6)
     with pytest.raises(TileError, match=r"c\.fits\[0\]: is a cube of 3 planes"):
@@ -93,7 +95,7 @@ def test_axes_of_length_one_and_a_spectral_wcs(tmp_path, flux):
     header.update({"WCSAXES": 4, "CTYPE3": "FREQ", "CRVAL3": 1e9, "CDELT3": 1e6, "CRPIX3": 1.0})
     header.update({"CTYPE4": "STOKES", "CRVAL4": 1.0, "CDELT4": 1.0, "CRPIX4": 1.0})
     fits.PrimaryHDU(flux[None, None], header).writeto(tmp_path / "r.fits")
-    reader = open_tile(tile_of(tmp_path / "r.fits", noise=False))
+    reader = open_tile(tile_of(tmp_path / "r.fits", has_noise=False))
     assert reader.shape == (60, 80)
     assert reader.wcs.naxis == 2
     np.testing.assert_array_equal(reader.section(*ALL).flux, flux)

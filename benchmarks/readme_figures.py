@@ -1,0 +1,110 @@
+"""Write the figures of README and docs/real-fields.md from the runs that are at hand.
+
+    make figures        (after `make run` and `make real real-wide`)
+
+Reads results/RUN/metrics.json of the demo and the four real fields, and replaces what stands
+between the markers `<!-- figures … -->` and `<!-- /figures -->`; copies the demo's picture.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = ("demo", "kids_viking_wide", "kids_viking_galex", "euclid_des", "hsc_hst")
+PICTURE = ROOT / "docs" / "images" / "overview.png"
+PICTURE_WIDTH = 1600
+
+
+def read_metrics(run: str) -> dict | None:
+    """The metrics of a run, or None where it was not made."""
+    path = ROOT / "results" / run / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def retrieval_table(runs: dict[str, dict]) -> list[str]:
+    """Retrieval of sources across surveys over the whole held-out field, with controls."""
+    lines = [
+        "| field | from → to | sources | candidates | top-1 | 95 % | top-5 | shuffled | blank "
+        "| random | pixels |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run, metrics in runs.items():
+        for row in metrics["groups"].get("retrieval", []):
+            if (row["tokens"], row["scope"]) == ("source", "field"):
+                interval = f"{row['top1_low']:.2f}–{row['top1_high']:.2f}"
+                controls = [f"{row[f'{name}_top1']:.3f}" for name in ("shuffled", "blank", "random")]
+                lines.append(
+                    f"| {run} | {row['query']} → {row['target']} | {row['n']} | "
+                    f"{row['candidates']} | **{row['top1']:.2f}** | {interval} | "
+                    f"{row['top5']:.2f} | {' | '.join(controls)} | {row['pixels_top1']:.2f} |"
+                )
+    return lines
+
+
+def collapse_table(runs: dict[str, dict]) -> list[str]:
+    """How many dimensions the tokens of held-out sources use."""
+    lines = [
+        "| field | survey | tokens | participation ratio | RankMe | top-five share |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run, metrics in runs.items():
+        for row in metrics["groups"].get("collapse", []):
+            if "survey" in row and row.get("participation_ratio") is not None:
+                lines.append(
+                    f"| {run} | {row['survey']} | {row['n']} | {row['participation_ratio']:.1f} of "
+                    f"{row['dimensions']} | {row['rankme']:.1f} | {row['top5_share']:.2f} |"
+                )
+    return lines
+
+
+def alignment_table(runs: dict[str, dict]) -> list[str]:
+    """Median offsets of sources between surveys, and phase correlation beside them."""
+    lines = [
+        "| field | from → to | sources | east ″ | north ″ | phase east ″ | phase north ″ |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run, metrics in runs.items():
+        for row in metrics["groups"].get("alignment", []):
+            offsets = ("dx_arcsec", "dy_arcsec", "phase_dx_arcsec", "phase_dy_arcsec")
+            shown = ["–" if row[name] is None else f"{row[name]:+.3f}" for name in offsets]
+            lines.append(
+                f"| {run} | {row['query']} → {row['target']} | {row['n']} | {' | '.join(shown)} |"
+            )
+    return lines
+
+
+def replace_figures(path: Path, lines: list[str]) -> None:
+    """Put `lines` between the markers of a page."""
+    text = path.read_text(encoding="utf-8")
+    pattern = r"(<!-- figures[^>]*-->\n).*?(<!-- /figures -->)"
+    body = "\n".join(lines)
+    replaced, count = re.subn(pattern, lambda m: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"{path}: no place for the figures")
+    path.write_text(replaced, encoding="utf-8")
+
+
+def main() -> None:
+    """Write every page."""
+    runs = {run: m for run in FIELDS if (m := read_metrics(run)) is not None}
+    claimed = {run: m for run, m in runs.items() if run in ("demo", "kids_viking_wide")}
+    replace_figures(ROOT / "README.md", retrieval_table(claimed))
+    real = {run: metrics for run, metrics in runs.items() if run != "demo"}
+    tables = (retrieval_table, collapse_table, alignment_table)
+    titles = ("Retrieval on held-out sky", "Dimensions in use", "Alignment of sources")
+    lines = [x for t, f in zip(titles, tables, strict=True) for x in (f"### {t}", "", *f(real), "")]
+    replace_figures(ROOT / "docs" / "real-fields.md", lines)
+    overview = ROOT / "results" / "demo" / "figures" / "overview.png"
+    if overview.is_file():
+        PICTURE.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(overview) as image:
+            height = round(image.height * PICTURE_WIDTH / image.width)
+            smaller = image.convert("RGB").resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
+            smaller.quantize(256).save(PICTURE, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
