@@ -36,7 +36,11 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"jaisp: {' '.join(str(error).split())}", file=sys.stderr)
+        line = f"jaisp: {' '.join(str(error).split())}"
+        if log.handlers:
+            log.error(line)
+        else:
+            print(line, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("jaisp: stopped; the same command goes on from here", file=sys.stderr)

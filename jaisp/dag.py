@@ -119,12 +119,17 @@ def end_with(message: str) -> NoReturn:
     os._exit(2)
 
 
-def user_error(log: str | Path) -> str | None:
-    """The line with which a job told the user what to mend, from the workflow's log."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in reversed(Path(log).read_text("utf-8").splitlines()):
-            if line.startswith("jaisp: "):
-                return line.removeprefix("jaisp: ")
+def user_error(logs: Sequence[str]) -> str | None:
+    """The line with which a job told the user what to mend, from the workflow's logs.
+
+    They show the log of a failed job, where such a line is an error's.
+    """
+    for log in logs:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            for line in reversed(Path(log).read_text("utf-8").splitlines()):
+                _, found, message = line.partition(" ERROR jaisp: ")
+                if found:
+                    return message
     return None
 
 
