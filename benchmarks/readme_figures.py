@@ -35,7 +35,9 @@ def retrieval_table(runs: dict[str, dict]) -> list[str]:
         for row in metrics["groups"].get("retrieval", []):
             if (row["tokens"], row["scope"]) == ("source", "field"):
                 interval = f"{row['top1_low']:.2f}–{row['top1_high']:.2f}"
-                controls = [f"{row[f'{name}_top1']:.3f}" for name in ("shuffled", "blank", "random")]
+                controls = [
+                    f"{row[f'{name}_top1']:.3f}" for name in ("shuffled", "blank", "random")
+                ]
                 lines.append(
                     f"| {run} | {row['query']} → {row['target']} | {row['n']} | "
                     f"{row['candidates']} | **{row['top1']:.2f}** | {interval} | "

@@ -44,7 +44,7 @@ def test_a_margin_of_the_receptive_field_is_needed(store, model, monkeypatch):
     margin = margin_tokens(model)
     assert (margin - 1) * 1.6 < model.receptive_field_arcsec <= margin * 1.6 + 1e-6
     right = whole(model, mosaic, window=8)
-    monkeypatch.setattr(type(model), "receptive_field_arcsec", 0.0)
+    monkeypatch.setattr(model, "receptive_field_arcsec", 0.0)
     torn = whole(model, mosaic, window=8)
     assert np.nanmax(np.abs(right - torn)) > 1e-3
 

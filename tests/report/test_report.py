@@ -45,7 +45,7 @@ def whole(config) -> Config:
         pixels = config.patch_pixels(survey)
         shape = (len(bands), pixels, pixels)
         path = config.results / "patches.zarr" / cell.name / survey
-        attributes = {"hash": group_hash(config, survey)}
+        attributes = {"hash": group_hash(config, survey, cell)}
         grid = config.grid(survey)[1]
         with GroupWriter(path, bands, pixels, len(cell), grid, "int16", attributes) as group:
             for row in range(len(cell)):

@@ -94,4 +94,4 @@ def test_position_must_beat_the_constant_answer():
 
 def test_nothing_measured_is_said():
     assert findings({}) == []
-    assert "Nothing has been measured" in verdict([])
+    assert "no figure that could be judged" in verdict([])

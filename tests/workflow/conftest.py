@@ -65,7 +65,7 @@ class Workflow:
 
     def planned(self, *arguments: str) -> set[str]:
         """The rules that a dry run would run."""
-        done = self.run("-n", "--quiet", "rules", *arguments)
+        done = self.run(*arguments, "-n", "--quiet", "rules")
         assert done.returncode == 0, done.stderr
         lines = (done.stdout + done.stderr).splitlines()
         known = "simulate plan fetch fetch_batch warp warp_batch publish train embed embed_batch"

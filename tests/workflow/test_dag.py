@@ -167,7 +167,7 @@ def test_surveys_that_do_not_overlap(files):
     assert "wide" in line
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no WCS"])
+@pytest.mark.parametrize("damage", ["truncated", "no celestial WCS"])
 def test_the_only_tile_of_a_band_is_bad(files, damage):
     path = files / "wide.fits"
     if damage == "truncated":

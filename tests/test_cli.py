@@ -1,0 +1,71 @@
+"""The commands as typed: one line for what the user did wrong, status 2, no traceback."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import jaisp
+from tests.configs import small_config, write_config, write_small_field
+
+
+def jaisp_command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", "from jaisp.cli import main; main()", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_version_and_help(tmp_path):
+    assert jaisp_command(tmp_path, "--version").stdout.strip() == f"jaisp {jaisp.__version__}"
+    listed = jaisp_command(tmp_path, "--help").stdout
+    for stage in "simulate plan fetch warp publish train embed evaluate report config".split():
+        assert stage in listed
+
+
+def test_a_resolved_config_spells_out_every_default(tmp_path):
+    path = write_config(tmp_path, small_config())
+    shown = yaml.safe_load(jaisp_command(tmp_path, "config", "--config", str(path)).stdout)
+    assert shown["warp"] == {"kernel": "lanczos3"}
+    assert shown["data"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["plan", "--config", "none.yaml"], "none.yaml: can't be read"),
+        (["fetch", "--config", "config.yaml"], "run `jaisp plan` first"),
+        (["fetch", "--config", "config.yaml", "--batch", "99"], "--batch: 99"),
+        (["warp", "--config", "config.yaml", "--survey", "hst"], "--survey: 'hst'"),
+        (["publish", "--config", "config.yaml"], "patches.zarr"),
+        (["train", "--config", "config.yaml"], "patches.zarr"),
+        (["config"], "give one of --schema, --reference or --config"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(tmp_path, arguments, expected):
+    write_small_field(tmp_path)
+    done = jaisp_command(tmp_path, *arguments)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("jaisp: ")
+    assert expected in line
+
+
+def test_stages_leave_their_receipts_and_logs(tmp_path):
+    write_small_field(tmp_path)
+    for stage in ("plan", "fetch", "warp", "publish"):
+        done = jaisp_command(tmp_path, stage, "--config", "config.yaml", "--log", f"{stage}.log")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "results/small/receipts" / stage / "all.json").is_file()
+        assert (tmp_path / f"{stage}.log").is_file()
+    patch = jaisp.open(tmp_path / "results/small/patches.zarr")["field/0"]
+    assert {"sharp", "wide"} == set(patch.surveys)
+    # The source that the tiles hold stands in the middle of both, at the same flux density.
+    for survey in patch.surveys:
+        flux = patch[survey].flux[0]
+        middle = flux.shape[0] // 2
+        assert flux[middle - 2 : middle + 2, middle - 2 : middle + 2].max() == flux.max()
