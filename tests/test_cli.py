@@ -23,8 +23,9 @@ def jaisp_command(folder, *arguments):
 def test_version_and_help(tmp_path):
     assert jaisp_command(tmp_path, "--version").stdout.strip() == f"jaisp {jaisp.__version__}"
     listed = jaisp_command(tmp_path, "--help").stdout
-    for stage in "simulate plan fetch warp publish train embed evaluate report config".split():
-        assert stage in listed
+    stages = ("simulate", "plan", "fetch", "warp", "publish", "train", "embed", "evaluate")
+    for command in (*stages, "report", "config"):
+        assert command in listed
 
 
 def test_a_resolved_config_spells_out_every_default(tmp_path):
