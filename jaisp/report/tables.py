@@ -47,6 +47,8 @@ CONTROLS = (
     "shuffled_", "blank_", "random_", "pixels_", "constant_", "bound_", "centroid_", "psf_fit_",
     "phase_", "catalogue_", "aperture_", "baseline_", "classical_", "chance_", "turned_",
 )  # fmt: skip
+FIRST = ("query", "target", "survey", "tokens", "scope", "n", "candidates")
+FIGURES_FIRST = ("top1", "top5", "within_one", "participation_ratio", "dx_arcsec", "dy_arcsec")
 SETTINGS = ("snr", "snr_min", "candidates", "shift_mas", "dimensions", "patches")
 PERCENT = ("top1", "top5", "within_one", "share", "accuracy")
 # Said under a table, once, rather than in every row.
@@ -158,12 +160,20 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         and key != "n"
         and len({str(row[key]) for row in rows}) == 1
     ]
-    order = {"setting": 0, "figure": 1, "control": 2}
-    shown = sorted((key for key in keys if key not in shared), key=lambda key: order[kinds[key]])
+    shown = sorted((k for k in keys if k not in shared), key=lambda key: _place(key, kinds[key]))
     columns = [Column(_label(key), kinds[key], _is_numeric(key, rows)) for key in shown]
     return Table(
         columns, [[_cell(row, key) for key in shown] for row in rows], _caption(rows, shared)
     )
+
+
+def _place(key: str, kind: str) -> tuple[int, int]:
+    """Where a column stands: what was asked, what came out, and its controls by name."""
+    if kind == "setting":
+        return 0, FIRST.index(key) if key in FIRST else len(FIRST)
+    if kind == "figure":
+        return 1, FIGURES_FIRST.index(key) if key in FIGURES_FIRST else len(FIGURES_FIRST)
+    return 2, next(i for i, start in enumerate(CONTROLS) if key.startswith(start))
 
 
 def _cell(row: dict[str, Any], key: str) -> Value:
