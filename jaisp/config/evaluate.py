@@ -18,7 +18,9 @@ class EvaluateConfig(Section):
         4, ge=4, description="Whole tokens by which the two views' crops are displaced, each way."
     )
     edge_tokens: int = Field(
-        2, ge=0, description="Tokens of sky around the patch that both crops hold, each way."
+        10,
+        ge=0,
+        description="Tokens of unseen sky around the patch that both crops hold, each way.",
     )
     window_tokens: int = Field(
         8, ge=1, description="Scope `patch`: candidates up to this far from the right place."

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
+from jaisp.sky import NONE
 from jaisp.store.layout import Flag
 from jaisp.store.reader import Store, View
 
@@ -80,7 +81,7 @@ def blocks(store: Store) -> Iterator[Block]:
 
 
 class Surroundings:
-    """Patches with the sky around them, as far as it is in the same split."""
+    """Patches with the sky around them, as far as it is in the same split or in none."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -106,7 +107,7 @@ class Surroundings:
         x, y = self._step[number]
         for dy, dx in product((-1, 0, 1), repeat=2):
             other = self._at.get((index.cell[number], x + dx, y + dy))
-            if other is None or index.split[other] != index.split[number]:
+            if other is None or index.split[other] not in (index.split[number], NONE):
                 continue
             view = self._view(other, survey)
             if view is None:

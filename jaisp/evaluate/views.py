@@ -1,10 +1,10 @@
 """What the encoders are shown: two crops around each patch, displaced by whole tokens.
 
-Both hold the patch and `edge_tokens` more on each side, as far as the sky there is in the same
-split; of each, the patch's own tokens count, so that every piece of sky counts once. Of two
-surveys, the one first by name is shown the first crop, the other the second. The crops of a patch
-are displaced by `crop_tokens` in rows and in columns, to sides drawn for each patch: a token's
-place in its crop tells nothing about the place of its partner.
+Both hold the patch and `edge_tokens` more on each side, about an encoder's reach, as far as the
+sky there is in the same split or in none; of each, the patch's own tokens count, so that every
+piece of sky counts once. Of two surveys, the one first by name is shown the first crop, the other
+the second. The crops of a patch are displaced by `crop_tokens` in rows and in columns, to sides
+drawn for each patch: a token's place in its crop tells nothing about the place of its partner.
 """
 
 from collections.abc import Mapping, Sequence

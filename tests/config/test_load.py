@@ -13,7 +13,8 @@ from jaisp.errors import UserError
 from jaisp.sky import cells
 from tests.configs import small_config, survey, write_config
 
-READY = sorted(Path("config").glob("*.yaml"))
+ROOT = Path(__file__).resolve().parents[2]
+READY = sorted((ROOT / "config").glob("*.yaml"))
 
 
 def refusal(tmp_path: Path, content: dict) -> str:
@@ -33,8 +34,8 @@ def test_ready_configs_are_valid_and_match_the_schema(path):
 
 
 def test_schema_file_is_what_the_models_generate():
-    assert Path("config/schema.json").read_text(encoding="utf-8") == schema_text()
-    assert Path("docs/config.md").read_text(encoding="utf-8") == reference_text()
+    assert (ROOT / "config" / "schema.json").read_text(encoding="utf-8") == schema_text()
+    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == reference_text()
 
 
 @pytest.mark.parametrize(
