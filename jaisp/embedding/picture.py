@@ -13,6 +13,8 @@ from jaisp.files import atomic_write
 
 # Shown where there is no data, in images and embeddings alike.
 NO_DATA = (38, 40, 46)
+# Bands are balanced on pixels above BRIGHT σ, which come out WHITE; at most MOST_GAIN apart.
+BRIGHT, WHITE, MOST_GAIN = 5.0, 8.0, 4.0
 
 
 def colour_bands(bands: Sequence[str]) -> list[int]:
@@ -37,7 +39,7 @@ def image_rgb(
     stay true in bright cores. Bands are balanced so that the field's light is white on average.
     """
     valid = np.isfinite(flux)
-    balanced = np.stack([_balanced(f, n) for f, n in zip(flux, noise, strict=True)])
+    balanced = _balanced(flux, noise)
     if len(balanced) == 1:
         blue = green = red = balanced[0]
     elif len(balanced) == 2:
@@ -95,12 +97,19 @@ def save_png(path: Path, picture: UInt8[np.ndarray, "y x *colour"]) -> None:
         Image.fromarray(picture[::-1]).save(temporary, format="PNG", optimize=True)
 
 
-def _balanced(flux: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """A band in units in which its sources are as bright as every other band's."""
-    sigma = _background(noise)
-    ratio = np.nan_to_num(flux / sigma)
-    bright = ratio[ratio > 5]
-    return ratio / max(float(np.median(bright)) / 8, 1.0) if bright.size else ratio
+def _balanced(
+    flux: Float[np.ndarray, "band y x"], noise: Float[np.ndarray, "band y x"]
+) -> Float[np.ndarray, "band y x"]:
+    """Bands in units in which the same bright pixels are as bright in each."""
+    sigma = np.array([_background(band) for band in noise])
+    ratio = np.nan_to_num(flux / sigma[:, None, None])
+    together = ratio.mean(axis=0)
+    bright = ratio[:, together > BRIGHT]
+    if not bright.size:
+        return ratio
+    # A band that hardly sees the sources would show nothing but its noise.
+    level = np.maximum(np.median(bright, axis=1), BRIGHT / MOST_GAIN)
+    return ratio * (WHITE / level)[:, None, None]
 
 
 def _background(noise: np.ndarray) -> float:

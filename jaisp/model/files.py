@@ -34,6 +34,7 @@ def save_model(model: Model, path: Path | str, card: str) -> None:
 def load_model(path: Path | str) -> Model:
     """Read the model in the folder `path`, ready for use on the CPU.
 
+    Its weights are frozen, so that tokens are plain arrays: `requires_grad_(True)` to train it on.
     Raises UserError when the folder holds none, or one that this version can't read.
     """
     path = Path(path)
@@ -47,7 +48,7 @@ def load_model(path: Path | str) -> Model:
     except (OSError, SafetensorError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"{path}/model.safetensors: does not fit config.json: {detail}") from None
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -160,20 +160,25 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         and key != "n"
         and len({str(row[key]) for row in rows}) == 1
     ]
-    shown = sorted((k for k in keys if k not in shared), key=lambda key: _place(key, kinds[key]))
-    columns = [Column(_label(key), kinds[key], _is_numeric(key, rows)) for key in shown]
+    numeric = {key: _is_numeric(key, rows) for key in keys}
+    shown = sorted(
+        (key for key in keys if key not in shared),
+        key=lambda key: _place(key, kinds[key], numeric[key]),
+    )
+    columns = [Column(_label(key), kinds[key], numeric[key]) for key in shown]
     return Table(
         columns, [[_cell(row, key) for key in shown] for row in rows], _caption(rows, shared)
     )
 
 
-def _place(key: str, kind: str) -> tuple[int, int]:
-    """Where a column stands: what was asked, what came out, and its controls by name."""
+def _place(key: str, kind: str, numeric: bool) -> tuple[int, int]:
+    """Where a column stands: what was asked, what came out, its controls by name, what they are."""
     if kind == "setting":
         return 0, FIRST.index(key) if key in FIRST else len(FIRST)
     if kind == "figure":
         return 1, FIGURES_FIRST.index(key) if key in FIGURES_FIRST else len(FIGURES_FIRST)
-    return 2, next(i for i, start in enumerate(CONTROLS) if key.startswith(start))
+    control = next(i for i, start in enumerate(CONTROLS) if key.startswith(start))
+    return (2, control) if numeric else (3, control)
 
 
 def _cell(row: dict[str, Any], key: str) -> Value:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,6 +28,11 @@ def test_a_round_trip_keeps_every_tensor(model, image, folder):
         assert torch.equal(loaded.state_dict()[name], tensor)
     arguments = {"survey": "rubin", "bands": ["g", "r", "i"]}
     assert torch.equal(loaded.encode(*image, **arguments), model.encode(*image, **arguments))
+
+
+def test_tokens_of_a_loaded_model_are_plain_arrays(image, folder):
+    tokens = jaisp.load(folder).encode(*image, survey="rubin", bands=["g", "r", "i"])
+    assert np.isfinite(np.asarray(tokens)).all()
 
 
 def test_the_folder_holds_three_files(folder):
