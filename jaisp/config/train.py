@@ -36,8 +36,10 @@ class TrainConfig(Section):
 
     seed: int = Field(1, ge=0, description="Seed of every random choice.")
     steps: int = Field(600, ge=1, description="Optimiser steps.")
-    batch: int = Field(16, ge=2, description="Patches that a step's statistics are taken over.")
-    crop_tokens: int = Field(16, ge=2, description="Side of a view, in tokens.")
+    batch: int = Field(6, ge=2, description="Patches that a step's statistics are taken over.")
+    crop_tokens: int = Field(
+        28, ge=2, description="Side of a view, in tokens; at most two less than a patch has."
+    )
     shift_tokens: int = Field(
         5, ge=0, description="The crops of a pair lie up to this far apart, in tokens each way."
     )

@@ -12,6 +12,8 @@ from jaisp.train.views import Batch, draw_views
 
 log = logging.getLogger(__name__)
 
+FEWEST_TOKENS = 4
+
 
 class Pairs:
     """Draws the batch of any step: from the seed and the step's number alone, so that a resumed
@@ -25,7 +27,13 @@ class Pairs:
         self.patches, self.settings = patches, settings
         self.interest = _interest(patches, settings.sky_weight)
         self.shares = _possible_shares(settings, self.interest)
-        self.crop = min(settings.crop_tokens, patches.tokens)
+        if patches.tokens < FEWEST_TOKENS:
+            raise UserError(
+                f"patch.arcsec: a patch has {patches.tokens} tokens a side; training needs "
+                f"{FEWEST_TOKENS} or more, so give a larger patch or a smaller model.token_arcsec"
+            )
+        # Room for crops to lie apart, and for a grid displaced by part of a token.
+        self.crop = min(settings.crop_tokens, patches.tokens - 2)
 
     def draw(self, step: int) -> Batch:
         """The batch of a step."""
@@ -54,6 +62,7 @@ class Pairs:
             crop=self.crop,
             shift=min(self.settings.shift_tokens, self.crop - 1),
             dropout=self.settings.band_dropout,
+            sky_weight=self.settings.sky_weight,
             interest=interest,
         )
 

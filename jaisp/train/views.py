@@ -1,14 +1,20 @@
-"""Two views of the same sky, cropped independently, and which of their tokens match."""
+"""Two views of the same sky, cropped independently, and which of their tokens match.
 
+The grid of tokens is laid anew for each pair, displaced by a fraction of a token in both views
+alike: a source lies anywhere on its token, not where the patch's own grid happens to have it.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Real
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from jaisp.train.patches import Patches, Planes
+from jaisp.train.patches import Patches, Planes, information, token_snr
 
 # A degraded copy gets up to this much noise, in units of its own, and this much blur, in pixels.
 MOST_NOISE, MOST_BLUR = 2.0, 1.5
@@ -65,8 +71,8 @@ def crop_corners(
 
 def matching(
     first: Int[np.ndarray, "2"], second: Int[np.ndarray, "2"], crop: int, turn: int
-) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"], Int[np.ndarray, "pair 2"]]:
-    """Tokens that two crops share: their places in both, after `turn`, and in the patch.
+) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+    """Tokens that two crops share, row by row of the sky: their places in both, after `turn`.
 
     A place is row · crop + column. Crops that share nothing give empty arrays.
     """
@@ -78,8 +84,10 @@ def matching(
     turned = turn_plane(np.arange(crop * crop).reshape(crop, crop), turn).ravel()
     arrives = np.empty_like(turned)
     arrives[turned] = np.arange(crop * crop)
-    places = [arrives[(tokens - corner) @ np.array([crop, 1])] for corner in (first, second)]
-    return places[0], places[1], tokens
+    in_first, in_second = (
+        arrives[(tokens - corner) @ np.array([crop, 1])] for corner in (first, second)
+    )
+    return in_first, in_second
 
 
 def turn_plane(plane: np.ndarray, turn: int) -> np.ndarray:
@@ -88,22 +96,57 @@ def turn_plane(plane: np.ndarray, turn: int) -> np.ndarray:
     return np.swapaxes(turned, -2, -1) if turn >= 4 else turned
 
 
+def draw_phase(rng: np.random.Generator, pixels: tuple[int, int]) -> Real[np.ndarray, "2"]:
+    """Displacement of the grid in rows and columns, 0 to below 1 token: whole pixels of both views,
+    of which a token has `pixels`."""
+    steps = math.gcd(*pixels)
+    return rng.integers(0, steps, size=2) / steps
+
+
 def cut(
     planes: Planes,
-    corner: Int[np.ndarray, "2"],
+    corner: Real[np.ndarray, "2"],
     crop: int,
     n: int,
     turn: int,
     present: Bool[np.ndarray, " band"],
 ) -> Float32[np.ndarray, "band 3 y x"]:
-    """Network inputs of a crop; bands that are not `present` are missing everywhere."""
-    y, x = corner * n
-    window = (slice(None), slice(y, y + crop * n), slice(x, x + crop * n))
+    """Network inputs of a crop; bands that are not `present` are missing everywhere.
+
+    corner: first row and column, in tokens of `n` pixels; whole pixels.
+    """
+    window = (slice(None), *window_of(corner, crop, n))
     signal = turn_plane(planes.signal[window], turn).astype(np.float32)
     depth = turn_plane(planes.depth[window], turn).astype(np.float32)
     valid = np.isfinite(signal) & present[:, None, None]
     inputs = (np.where(valid, signal, 0), valid, np.where(valid, depth, 0))
     return np.stack(inputs, axis=1, dtype=np.float32, casting="unsafe")
+
+
+def window_of(
+    corner: Real[np.ndarray, "2"], tokens: int | np.ndarray, n: int
+) -> tuple[slice, slice]:
+    """The pixels of `tokens` tokens in rows and columns, from a corner on."""
+    low = np.rint(np.asarray(corner) * n).astype(int)
+    high = low + np.broadcast_to(tokens, 2) * n
+    return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
+
+
+def token_weights(
+    planes: Sequence[Planes],
+    pixels: tuple[int, int],
+    corners: Sequence[Real[np.ndarray, "2"]],
+    crop: int,
+    sky_weight: float,
+) -> Float32[np.ndarray, " token"]:
+    """Weight of each token that two crops share, in the order of `matching`."""
+    low = np.maximum(*corners)
+    shared = np.rint(np.minimum(*corners) + crop - low).astype(int)
+    snr = [
+        token_snr(plane.signal[(slice(None), *window_of(low, shared, n))], n)
+        for plane, n in zip(planes, pixels, strict=True)
+    ]
+    return information(*snr, sky_weight).ravel()
 
 
 def degrade(
@@ -152,16 +195,21 @@ def draw_views(
     crop: int,
     shift: int,
     dropout: float,
+    sky_weight: float,
     interest: dict[int, Float32[np.ndarray, "row column"]],
 ) -> Batch:
-    """A pair of views of each of `numbers`, `interest` being the weight of a patch's tokens."""
+    """A pair of views of each of `numbers`; crops go where a patch's `interest` is."""
     inputs: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     weights = []
+    pixels = patches.n[surveys[0]], patches.n[surveys[1]]
     for sample, number in enumerate(numbers):
-        corners = crop_corners(rng, interest[number], crop, shift)
+        # A displaced grid has a row and a column of tokens less.
+        whole = crop_corners(rng, interest[number][:-1, :-1], crop, shift)
+        phase = draw_phase(rng, pixels)
+        corners = [corner + phase for corner in whole]
         turn = int(rng.integers(8))
-        *both, tokens = matching(*corners, crop, turn)
+        both = matching(*whole, crop, turn)
         planes = [patches.planes(number, survey) for survey in surveys]
         if kind == "bands":
             shown = split_bands(rng, patches.present[surveys[0]][number])
@@ -171,13 +219,12 @@ def draw_views(
             )
             shown = first, second
         for side in (0, 1):
-            n = patches.n[surveys[side]]
-            view = cut(planes[side], corners[side], crop, n, turn, shown[side])
+            view = cut(planes[side], corners[side], crop, pixels[side], turn, shown[side])
             if kind == "degraded" and side == 1:
                 view = degrade(view, rng)
             inputs[side].append(view)
             places[side].append(both[side] + sample * crop * crop)
-        weights.append(interest[number][tokens[:, 0], tokens[:, 1]])
+        weights.append(token_weights(planes, pixels, corners, crop, sky_weight))
     first_views, second_views = (
         Views(survey, torch.from_numpy(np.stack(side)))
         for survey, side in zip(surveys, inputs, strict=True)

@@ -10,9 +10,11 @@ from jaisp.train.views import (
     crop_corners,
     cut,
     degrade,
+    draw_phase,
     keep_bands,
     matching,
     split_bands,
+    token_weights,
     turn_plane,
 )
 
@@ -36,15 +38,57 @@ def test_matching_tokens_show_the_same_sky(corners, turn, n):
     first, second = np.array(corners[:2]), np.array(corners[2:])
     places = matching(first, second, CROP, turn)
     shown = []
-    for corner, pixels, place in zip((first, second), n, places[:2], strict=True):
+    for corner, pixels, place in zip((first, second), n, places, strict=True):
         view = cut(numbered_planes(pixels), corner, CROP, pixels, turn, np.array([True]))
         shown.append(view[0, 0, ::pixels, ::pixels].ravel()[place])
     np.testing.assert_array_equal(shown[0], shown[1])
-    np.testing.assert_array_equal(shown[0], places[2] @ np.array([SIDE, 1]))
+    # In the order of the sky, whatever the turn: weights are computed on unturned pixels.
+    np.testing.assert_array_equal(shown[0], np.sort(shown[0]))
     overlap = np.prod(CROP - np.abs(first - second))
-    assert len(places[2]) == overlap
-    for place in places[:2]:
-        assert len(np.unique(place)) == len(place)
+    for place in places:
+        assert len(np.unique(place)) == len(place) == overlap
+
+
+def point_planes(n: int, at: tuple[float, float]) -> Planes:
+    """A source within one pixel, at a place in tokens, on noiseless sky."""
+    signal = np.zeros((1, SIDE * n, SIDE * n), np.float16)
+    signal[0, int(at[0] * n), int(at[1] * n)] = np.arcsinh(100)
+    return Planes(signal, np.zeros_like(signal))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1000), at=st.tuples(*[st.floats(4, 6)] * 2))
+def test_displaced_grids_agree_between_surveys(seed, at):
+    """A grid displaced by part of a token is the same sky in 8 and in 16 pixels a token."""
+    rng = np.random.default_rng(seed)
+    # A multiple of an eighth of a token is a pixel's edge: stay off it.
+    at = tuple((np.floor(np.array(at) * 8) + 0.25) / 8)
+    pixels = (8, 16)
+    planes = [point_planes(n, at) for n in pixels]
+    whole = crop_corners(rng, np.ones((SIDE - 1, SIDE - 1), np.float32), CROP, 2)
+    phase = draw_phase(rng, pixels)
+    assert ((phase >= 0) & (phase < 1)).all()
+    corners = [corner + phase for corner in whole]
+    weight = token_weights(planes, pixels, corners, CROP, 0.01)
+    expected = np.floor(np.array(at) - np.maximum(*corners)).astype(int)
+    shared = (np.minimum(*corners) + CROP - np.maximum(*corners)).astype(int)
+    assert weight.size == shared.prod()
+    inside = ((expected >= 0) & (expected < shared)).all()
+    assert (weight.max() > 0.5) == inside
+    if inside:
+        assert np.unravel_index(weight.argmax(), shared) == tuple(expected)
+    for plane, n, corner in zip(planes, pixels, corners, strict=True):
+        view = cut(plane, corner, CROP, n, 0, np.array([True]))
+        assert view.shape == (1, 3, CROP * n, CROP * n)
+        row, column = np.floor(np.array(at) - corner).astype(int)
+        if 0 <= row < CROP and 0 <= column < CROP:
+            assert view[0, 0, row * n : (row + 1) * n, column * n : (column + 1) * n].max() > 1
+
+
+def test_surveys_without_a_common_pixel_are_displaced_by_whole_tokens_alone():
+    rng = np.random.default_rng(0)
+    assert all((draw_phase(rng, (5, 8)) == 0).all() for _ in range(20))
+    assert len({tuple(draw_phase(rng, (5, 5))) for _ in range(200)}) == 25
 
 
 def test_the_eight_turns_differ():
