@@ -4,10 +4,11 @@ import logging
 from itertools import combinations
 
 import numpy as np
+import torch
 
 from jaisp.config.train import TrainConfig
 from jaisp.errors import UserError
-from jaisp.train.patches import Patches, information
+from jaisp.train.patches import Patches, token_weight
 from jaisp.train.views import Batch, draw_views
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,11 @@ def _interest(patches: Patches, sky_weight: float) -> dict[str, Interest]:
     """Token weights by kind, surveys and patch; what can't be paired is not there."""
 
     def weigh(surveys: tuple[str, str], bands: int) -> dict[int, np.ndarray]:
-        snr = [patches.snr[survey] for survey in surveys]
+        first, second = (patches.snr[survey] for survey in surveys)
         weights = {
-            number: information(snr[0][number], snr[1][number], sky_weight)
+            number: token_weight(
+                torch.from_numpy(first[number]), torch.from_numpy(second[number]), sky_weight
+            ).numpy()
             for number in patches.shared(surveys)
             if all(patches.present[survey][number].sum() >= bands for survey in surveys)
         }

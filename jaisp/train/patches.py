@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Int
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from jaisp.model.inputs import network_inputs
 from jaisp.progress import track
@@ -54,42 +56,42 @@ class Patches:
         keep = self._gib() <= memory_gib
         for number in track(self.numbers, description):
             for survey in store[number].surveys:
-                planes = self._read(number, survey)
+                inputs = self._inputs(number, survey)
                 self.covered[survey].append(number)
-                self.present[survey][number] = np.isfinite(planes.signal).any(axis=(1, 2))
-                self.snr[survey][number] = token_snr(planes.signal, self.n[survey])
+                self.present[survey][number] = (inputs[:, 1] > 0).any(dim=(1, 2)).numpy()
+                self.snr[survey][number] = token_snr(inputs[None], self.n[survey])[0].numpy()
                 if keep:
-                    self._kept[number, survey] = planes
+                    self._kept[number, survey] = _packed(inputs)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def planes(self, number: int, survey: str) -> Planes:
         """A patch in one survey, from memory or from the store."""
-        return self._kept.get((number, survey)) or self._read(number, survey)
+        return self._kept.get((number, survey)) or _packed(self._inputs(number, survey))
 
     def shared(self, surveys: Sequence[str]) -> list[int]:
         """Patches that all of `surveys` cover."""
         covered = [set(self.covered[survey]) for survey in surveys]
         return sorted(set.intersection(*covered))
 
-    def _read(self, number: int, survey: str) -> Planes:
+    def _inputs(self, number: int, survey: str) -> Float32[Tensor, "band 3 y x"]:
         view = self.store[number][survey]
-        inputs = network_inputs(
-            torch.from_numpy(view.flux)[None],
-            torch.from_numpy(view.noise)[None],
-            torch.from_numpy(view.mask)[None],
-            torch.from_numpy(self._typical_noise[survey]),
-        )[0]
-        signal, valid, depth = inputs.numpy().transpose(1, 0, 2, 3)
-        missing = np.where(valid > 0, signal, np.nan)
-        return Planes(missing.astype(np.float16), depth.astype(np.float16))
+        flux, noise, mask = (
+            torch.from_numpy(plane)[None] for plane in (view.flux, view.noise, view.mask)
+        )
+        return network_inputs(flux, noise, mask, torch.from_numpy(self._typical_noise[survey]))[0]
 
     def _gib(self) -> float:
         pixels = sum(
             len(self.store.bands(s)) * (self.tokens * self.n[s]) ** 2 for s in self.surveys
         )
         return len(self.numbers) * pixels * 4 / 2**30
+
+
+def _packed(inputs: Float32[Tensor, "band 3 y x"]) -> Planes:
+    signal = torch.where(inputs[:, 1] > 0, inputs[:, 0], torch.nan)
+    return Planes(signal.half().numpy(), inputs[:, 2].half().numpy())
 
 
 def measure_noise(
@@ -121,28 +123,31 @@ def measure_noise(
     return found
 
 
-def token_snr(signal: Float16[np.ndarray, "band y x"], n: int) -> Float32[np.ndarray, "row column"]:
-    """S/N of the flux in each token's square: bands in quadrature, those below zero left out.
+def token_snr(
+    inputs: Float32[Tensor, "sample band plane y x"], n: int
+) -> Float32[Tensor, "sample row column"]:
+    """S/N of the flux in each token's square of n × n pixels: bands in quadrature, those below
+    zero left out.
 
-    NaN for tokens of which no band has half of the pixels.
+    inputs: as `network_inputs` gives them. NaN for tokens of which no band has half of the pixels.
     """
-    bands, height, width = signal.shape
-    pixels = np.sinh(signal.astype(np.float32)).reshape(bands, height // n, n, width // n, n)
-    count = np.isfinite(pixels).sum(axis=(2, 4))
-    band_snr = np.nansum(pixels, axis=(2, 4)) / np.sqrt(np.maximum(count, 1))
-    snr = np.sqrt((np.maximum(band_snr, 0) ** 2).sum(axis=0))
-    return np.where((count >= n * n / 2).any(axis=0), snr, np.nan).astype(np.float32)
+    signal, valid = inputs[:, :, 0], inputs[:, :, 1]
+    count = avg_pool2d(valid, n) * n * n
+    total = avg_pool2d(signal.sinh(), n) * n * n
+    band_snr = total.clamp(min=0) / count.clamp(min=1).sqrt()
+    snr = band_snr.square().sum(dim=1).sqrt()
+    return torch.where((count >= n * n / 2).any(dim=1), snr, torch.nan)
 
 
-def information(
-    first: Float32[np.ndarray, "*place"], second: Float32[np.ndarray, "*place"], sky_weight: float
-) -> Float32[np.ndarray, "*place"]:
+def token_weight(
+    first: Float32[Tensor, "*place"], second: Float32[Tensor, "*place"], sky_weight: float
+) -> Float32[Tensor, "*place"]:
     """Weight of token pairs: from `sky_weight` for empty sky to 1 for what both views see well.
 
     first, second: S/N in each view; where either is NaN, not seen, the weight is 0.
     """
-    poorer = np.minimum(first, second)
+    poorer = torch.minimum(first, second)
     # Beyond 1e6 the weight is 1 in any case, and a fourth power would overflow.
-    power = (np.minimum(poorer, 1e6) / SOURCE_SNR) ** 4
+    power = (poorer.clamp(max=1e6) / SOURCE_SNR) ** 4
     weight = sky_weight + (1 - sky_weight) * power / (1 + power)
-    return np.where(np.isnan(poorer), 0, weight).astype(np.float32)
+    return weight.nan_to_num(0.0)

@@ -5,7 +5,6 @@ alike: a source lies anywhere on its token, not where the patch's own grid happe
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from jaxtyping import Bool, Float32, Int, Real
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from jaisp.train.patches import Patches, Planes, information, token_snr
+from jaisp.train.patches import Patches, Planes, token_snr, token_weight
 
 # A degraded copy gets up to this much noise, in units of its own, and this much blur, in pixels.
 MOST_NOISE, MOST_BLUR = 2.0, 1.5
@@ -110,50 +109,26 @@ def cut(
     n: int,
     turn: int,
     present: Bool[np.ndarray, " band"],
-) -> Float32[np.ndarray, "band 3 y x"]:
+) -> Float32[Tensor, "band 3 y x"]:
     """Network inputs of a crop; bands that are not `present` are missing everywhere.
 
     corner: first row and column, in tokens of `n` pixels; whole pixels.
     """
-    window = (slice(None), *window_of(corner, crop, n))
-    signal = turn_plane(planes.signal[window], turn).astype(np.float32)
-    depth = turn_plane(planes.depth[window], turn).astype(np.float32)
-    valid = np.isfinite(signal) & present[:, None, None]
-    inputs = (np.where(valid, signal, 0), valid, np.where(valid, depth, 0))
-    return np.stack(inputs, axis=1, dtype=np.float32, casting="unsafe")
-
-
-def window_of(
-    corner: Real[np.ndarray, "2"], tokens: int | np.ndarray, n: int
-) -> tuple[slice, slice]:
-    """The pixels of `tokens` tokens in rows and columns, from a corner on."""
-    low = np.rint(np.asarray(corner) * n).astype(int)
-    high = low + np.broadcast_to(tokens, 2) * n
-    return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
-
-
-def token_weights(
-    planes: Sequence[Planes],
-    pixels: tuple[int, int],
-    corners: Sequence[Real[np.ndarray, "2"]],
-    crop: int,
-    sky_weight: float,
-) -> Float32[np.ndarray, " token"]:
-    """Weight of each token that two crops share, in the order of `matching`."""
-    low = np.maximum(*corners)
-    shared = np.rint(np.minimum(*corners) + crop - low).astype(int)
-    snr = [
-        token_snr(plane.signal[(slice(None), *window_of(low, shared, n))], n)
-        for plane, n in zip(planes, pixels, strict=True)
-    ]
-    return information(*snr, sky_weight).ravel()
+    y, x = np.rint(np.asarray(corner) * n).astype(int)
+    window = (slice(None), slice(y, y + crop * n), slice(x, x + crop * n))
+    signal, depth = (
+        torch.from_numpy(turn_plane(plane[window], turn).copy()).float()
+        for plane in (planes.signal, planes.depth)
+    )
+    valid = signal.isfinite() & torch.from_numpy(present)[:, None, None]
+    return torch.stack([torch.where(valid, p, 0.0) for p in (signal, valid.float(), depth)], dim=1)
 
 
 def degrade(
-    inputs: Float32[np.ndarray, "band 3 y x"], rng: np.random.Generator
-) -> Float32[np.ndarray, "band 3 y x"]:
+    inputs: Float32[Tensor, "band 3 y x"], rng: np.random.Generator
+) -> Float32[Tensor, "band 3 y x"]:
     """A blurred copy with white noise added, as a poorer instrument would see it."""
-    signal, valid, depth = np.moveaxis(inputs, 1, 0)
+    signal, valid, depth = np.moveaxis(inputs.numpy(), 1, 0)
     noise, blur = rng.uniform(0, MOST_NOISE), rng.uniform(0, MOST_BLUR)
     good = valid > 0
     flux = gaussian_filter(np.sinh(signal) * valid, (0, blur, blur), mode="constant")
@@ -162,7 +137,7 @@ def degrade(
     flux += noise * rng.standard_normal(flux.shape, dtype=np.float32)
     total = np.hypot(1, noise)
     worse = np.stack([np.arcsinh(flux / total), valid, depth + np.log(total)], axis=1)
-    return np.where(good[:, None], worse, 0).astype(np.float32)
+    return torch.from_numpy(np.where(good[:, None], worse, 0).astype(np.float32))
 
 
 def keep_bands(
@@ -199,9 +174,8 @@ def draw_views(
     interest: dict[int, Float32[np.ndarray, "row column"]],
 ) -> Batch:
     """A pair of views of each of `numbers`; crops go where a patch's `interest` is."""
-    inputs: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    inputs: tuple[list[Tensor], list[Tensor]] = ([], [])
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    weights = []
     pixels = patches.n[surveys[0]], patches.n[surveys[1]]
     for sample, number in enumerate(numbers):
         # A displaced grid has a row and a column of tokens less.
@@ -214,21 +188,24 @@ def draw_views(
         if kind == "bands":
             shown = split_bands(rng, patches.present[surveys[0]][number])
         else:
-            first, second = (
-                keep_bands(rng, patches.present[survey][number], dropout) for survey in surveys
+            shown = (
+                keep_bands(rng, patches.present[surveys[0]][number], dropout),
+                keep_bands(rng, patches.present[surveys[1]][number], dropout),
             )
-            shown = first, second
         for side in (0, 1):
             view = cut(planes[side], corners[side], crop, pixels[side], turn, shown[side])
             if kind == "degraded" and side == 1:
                 view = degrade(view, rng)
             inputs[side].append(view)
             places[side].append(both[side] + sample * crop * crop)
-        weights.append(token_weights(planes, pixels, corners, crop, sky_weight))
-    first_views, second_views = (
-        Views(survey, torch.from_numpy(np.stack(side)))
-        for survey, side in zip(surveys, inputs, strict=True)
+    first, second = (
+        Views(survey, torch.stack(side)) for survey, side in zip(surveys, inputs, strict=True)
     )
     first_place, second_place = (torch.from_numpy(np.concatenate(side)) for side in places)
-    weight = torch.from_numpy(np.concatenate(weights))
-    return Batch(kind, numbers, first_views, second_views, first_place, second_place, weight)
+    # Of what the views show: a band that is left out, or noise that was added, counts.
+    weight = token_weight(
+        token_snr(first.inputs, pixels[0]).flatten()[first_place],
+        token_snr(second.inputs, pixels[1]).flatten()[second_place],
+        sky_weight,
+    )
+    return Batch(kind, numbers, first, second, first_place, second_place, weight)

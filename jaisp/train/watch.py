@@ -46,7 +46,7 @@ def retrieval(model: Model, patches: Patches, surveys: tuple[str, str]) -> tuple
         for side, survey in enumerate(surveys):
             planes, corner = patches.planes(number, survey), np.array([side, side]) * shift
             present = np.ones(len(planes.signal), bool)
-            inputs = torch.from_numpy(cut(planes, corner, crop, patches.n[survey], 0, present))
+            inputs = cut(planes, corner, crop, patches.n[survey], 0, present)
             bands = torch.arange(len(present), device=model.device)
             tokens = model.encoders[survey](inputs[None].to(model.device), bands)
             start = shift * (1 - side)
