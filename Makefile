@@ -9,7 +9,7 @@ REAL_DATA ?= $(or $(JAISP_REAL_DATA),$(wildcard ../shared/data))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test fast-test lint real real-wide drill figures clean
+.PHONY: run test fast-test lint real real-wide drill bench-warp figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -41,6 +41,10 @@ real-wide: real-kids_viking_wide
 # A run killed with -9 at 20 random moments ends with the store of an undisturbed one.
 drill: .venv/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/kill_drill.py --kills $(KILLS)
+
+# Resampling and the warp stage against their peers (SWarp where it is installed).
+bench-warp: .venv/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/warp.py --out docs/benchmarks/warp.json
 
 # README's pictures and figures, from the results of `make run`.
 figures: .venv/run.stamp

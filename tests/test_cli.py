@@ -31,7 +31,7 @@ def test_version_and_help(tmp_path):
 def test_a_resolved_config_spells_out_every_default(tmp_path):
     path = write_config(tmp_path, small_config())
     shown = yaml.safe_load(jaisp_command(tmp_path, "config", "--config", str(path)).stdout)
-    assert shown["warp"] == {"kernel": "lanczos3"}
+    assert shown["warp"] == {"kernel": "lanczos3", "combine": "margin"}
     assert shown["data"] == str(tmp_path)
 
 

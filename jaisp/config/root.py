@@ -21,6 +21,10 @@ class WarpConfig(Section):
     kernel: Literal["lanczos3", "lanczos5", "bicubic", "exact"] = Field(
         "lanczos3", description="Ours (lanczos3, lanczos5), or reproject's for comparison."
     )
+    combine: Literal["margin", "inverse_variance"] = Field(
+        "margin",
+        description="Where tiles overlap: the one in which a pixel lies deepest, or their mean.",
+    )
 
 
 class StoreConfig(Section):

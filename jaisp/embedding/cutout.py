@@ -97,7 +97,7 @@ def _embed(
             (height * n, width * n),
         )
         for number, reader in enumerate(readers):
-            positions = pixel_map(window, planes.flux.shape[1:], reader.wcs, reader.shape)
+            positions = pixel_map(window, planes.flux.shape[1:], reader.wcs)
             warped = warp_tile(reader, window, positions, kernel)
             if warped is None:
                 continue

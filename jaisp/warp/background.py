@@ -15,7 +15,7 @@ MESH = 128
 STRIP = 8 * MESH
 SMOOTHING = 1.5
 GROWTH = 2
-ENOUGH = 2**15
+ENOUGH = 2**13
 
 Image = Float32[np.ndarray, "y x"]
 
@@ -60,13 +60,13 @@ def source_mask(
     image's own scatter.
     """
     level = np.float32(sky_level(flux[~bad]))
-    smooth = gaussian_filter(np.where(bad, np.float32(0), flux - level), SMOOTHING)
+    smooth = gaussian_filter(np.where(bad, np.float32(0), flux - level), SMOOTHING, truncate=2.5)
     sigma = robust_scatter(smooth[~bad]) if not bad.all() else 0.0
     return maximum_filter(smooth > threshold * sigma, 2 * GROWTH + 1)
 
 
 def robust_scatter(values: Float32[np.ndarray, " value"]) -> float:
-    """1σ from the median absolute deviation, of at most 2¹⁵ values; NaN of nothing."""
+    """1σ from the median absolute deviation, of at most 2¹³ values; NaN of nothing."""
     if not values.size:
         return float("nan")
     few = values[:: -(-values.size // ENOUGH)]
@@ -74,7 +74,7 @@ def robust_scatter(values: Float32[np.ndarray, " value"]) -> float:
 
 
 def sky_level(values: Float32[np.ndarray, " value"]) -> float:
-    """Median of at most 2¹⁵ values; NaN of nothing."""
+    """Median of at most 2¹³ values; NaN of nothing."""
     return float(np.median(values[:: -(-values.size // ENOUGH)])) if values.size else float("nan")
 
 

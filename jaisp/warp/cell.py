@@ -27,8 +27,9 @@ from jaisp.store.layout import Flag
 from jaisp.store.writer import GroupWriter, PatchPlanes, withdraw
 from jaisp.warp.correlation import MOST_PATCHES, NoiseCorrelation
 from jaisp.warp.kept import kept_receipt, made_from, note_receipt
+from jaisp.warp.overlap import Planes, combine
 from jaisp.warp.pixel_map import PixelMap, pixel_map
-from jaisp.warp.planes import Planes, background_noise, combine, warp_tile
+from jaisp.warp.planes import background_noise, warp_tile
 from jaisp.warp.tile import TileReader
 
 log = logging.getLogger(__name__)
@@ -205,44 +206,75 @@ class _Job:
     ) -> tuple[Planes, float, Float32[np.ndarray, "k k"] | None] | None:
         """One band of one patch, with FWHM and stamp of the tile that gave most of it."""
         warped: list[tuple[Planes, float, Source]] = []
-        for source in self.sources[band]:
-            if row not in source.rows or source.failed:
-                continue
+        deepest = None
+        for source, positions in self._deepest_first(band, row, output, maps):
             try:
-                found = self._warp(source, output, maps)
+                found = self._warp(source, output, positions, deepest)
             except TileError as error:
                 source.failed = True
                 self._set_aside(source.tile, str(error))
                 continue
-            if found is not None:
-                warped.append((*found, source))
+            if found is None:
+                continue
+            warped.append((*found, source))
+            if self.config.warp.combine == "margin":
+                # What lies less deep in another tile will not be taken from there.
+                valid = np.isfinite(found[0].flux)
+                held = np.where(valid, found[0].margin, np.float32(-np.inf))
+                deepest = held if deepest is None else np.maximum(held, deepest)
         if not warped:
             return None
-        planes, owner = combine([planes for planes, _, _ in warped])
+        planes, owner = combine([planes for planes, _, _ in warped], self.config.warp.combine)
         pixels = np.bincount(owner[owner >= 0], minlength=len(warped))
         if not pixels.any():
             return None
         for count, (_, _, source) in zip(pixels, warped, strict=True):
             source.patches += bool(count)
+        if any(source.reader.noise_includes_sources for _, _, source in warped):
+            noise = background_noise(planes.flux, planes.noise, self.grid_arcsec)
+            planes = replace(planes, noise=noise)
         _, fwhm, main = warped[int(np.argmax(pixels))]
         return planes, fwhm, main.reader.psf_stamp
 
+    def _deepest_first(
+        self, band: str, row: int, output: WCS, maps: dict[str, PixelMap]
+    ) -> list[tuple[Source, PixelMap]]:
+        """Tiles that may reach a patch, those first in which its centre lies deepest."""
+        centre = self.pixels // 2
+        found = []
+        for source in self.sources[band]:
+            if row not in source.rows or source.failed:
+                continue
+            try:
+                reader = source.reader = source.reader.opened()
+            except TileError as error:
+                source.failed = True
+                self._set_aside(source.tile, str(error))
+                continue
+            if source.geometry not in maps:
+                maps[source.geometry] = pixel_map(output, (self.pixels,) * 2, reader.wcs)
+            positions = maps[source.geometry]
+            x, y = positions.at(centre, centre)
+            rows, columns = reader.shape
+            depth = min(x, columns - 1 - x, y, rows - 1 - y)
+            found.append((-depth if np.isfinite(depth) else np.inf, source, positions))
+        found.sort(key=lambda item: item[0])
+        return [(source, positions) for _, source, positions in found]
+
     def _warp(
-        self, source: Source, output: WCS, maps: dict[str, PixelMap]
+        self,
+        source: Source,
+        output: WCS,
+        positions: PixelMap,
+        deeper_than: Float32[np.ndarray, "y x"] | None,
     ) -> tuple[Planes, float] | None:
-        """A tile on a patch, and its FWHM at the patch's centre; None where it doesn't reach."""
-        reader = source.reader = source.reader.opened()
-        if source.geometry not in maps:
-            maps[source.geometry] = pixel_map(output, (self.pixels,) * 2, reader.wcs, reader.shape)
-        positions = maps[source.geometry]
-        planes = warp_tile(reader, output, positions, self.config.warp.kernel)
+        """A tile on a patch, and its FWHM at the patch's centre; None where it gives nothing."""
+        reader = source.reader
+        planes = warp_tile(reader, output, positions, self.config.warp.kernel, deeper_than)
         if planes is None:
             return None
-        if reader.noise_includes_sources:
-            noise = background_noise(planes.flux, planes.noise, self.grid_arcsec)
-            planes = replace(planes, noise=noise)
-        centre = (self.pixels // 2,) * 2
-        return planes, reader.psf_fwhm_arcsec(positions.x[centre], positions.y[centre])
+        centre = self.pixels // 2
+        return planes, reader.psf_fwhm_arcsec(*positions.at(centre, centre))
 
     def _attributes(
         self, measured: list[tuple[Float32[np.ndarray, " aperture"], list[int]]]

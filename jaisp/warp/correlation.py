@@ -10,7 +10,7 @@ from jaisp.warp.background import robust_scatter, sky_level, source_mask
 APERTURES_ARCSEC = (1.0, 3.0)  # diameters
 FEWEST = 50
 THRESHOLD = 4.0  # lower, and apertures without a source would be those without a noise peak
-MOST_PATCHES = 64
+MOST_PATCHES = 16
 
 
 class NoiseCorrelation:

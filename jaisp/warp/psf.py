@@ -13,7 +13,7 @@ LARGEST_ELONGATION = 1.3
 LOCUS_WIDTH = 0.15
 STAMP_RADIUS = 12
 CORE = 2.0  # radii of half the peak
-MOST_STARS = 20
+MOST_STARS = 10
 NEAREST_STARS = 10
 
 
@@ -69,8 +69,18 @@ def stamp_fwhm(stamp: Float32[np.ndarray, "k k"]) -> float:
         r2 = (x - x0) ** 2 + (y - y0) ** 2
         return height * (1 + r2 / alpha**2) ** -beta - value
 
+    def slopes(parameters: np.ndarray) -> np.ndarray:
+        height, x0, y0, log_alpha, log_beta = parameters
+        alpha, beta = shape(log_alpha, log_beta)
+        dx, dy = (x - x0) / alpha, (y - y0) / alpha
+        base = 1 + dx**2 + dy**2
+        unit = base**-beta
+        steep = 2 * height * beta * unit / base
+        along = steep * (dx**2 + dy**2), -height * unit * np.log(base) * (beta - 1)
+        return np.stack([unit, steep * dx / alpha, steep * dy / alpha, *along], axis=1)
+
     start = [1.0, float(x0), float(y0), np.log(reach / 2), np.log(2.0)]
-    fit = least_squares(residual, start, method="lm", xtol=1e-5, ftol=1e-6)
+    fit = least_squares(residual, start, jac=slopes, method="lm", xtol=1e-5, ftol=1e-6)
     alpha, beta = shape(*fit.x[3:])
     fwhm = float(2 * alpha * np.sqrt(2 ** (1 / beta) - 1))
     return fwhm if fit.success and fwhm < len(stamp) else float("nan")

@@ -22,11 +22,10 @@ from jaisp.warp.psf import (
     find_candidates,
     stamp_fwhm,
 )
+from jaisp.warp.usable import mark_pixels
 
-# Archives mark pixels without data by an absurd noise: Euclid's RMS has 1e16.
-LARGEST_RMS = 1e15
-WINDOW = 512
-WINDOWS_A_SIDE = 3
+WINDOW = 400
+WINDOWS_A_SIDE = 2
 BRIGHT = 10.0
 FEWEST_BRIGHT = 20
 SOURCE_NOISE = 1.05
@@ -206,37 +205,34 @@ class TileReader:
 
     def _flux_and_bad(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         flux = self._science.section(rows, columns).astype(np.float32)
-        bad = ~np.isfinite(flux) | (flux >= self.saturation) | self._masked(rows, columns)
-        if self._noise is not None:
-            bad |= ~np.isfinite(_sigma(self._noise.section(rows, columns), self.tile.noise_kind))
-        return flux, bad
+        _, flags = self._mark(flux.copy(), rows, columns, np.ones_like(flux))
+        return flux, flags != 0
 
-    def _masked(self, rows: slice, columns: slice) -> Bool[np.ndarray, "y x"]:
-        if self._mask is None:
-            return np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
-        values = self._mask.section(rows, columns)
-        if self.tile.bad_bits is None:
-            return values != 0
-        return (np.nan_to_num(values).astype(np.int64) & self.tile.bad_bits) != 0
+    def _mark(
+        self,
+        flux: Float32[np.ndarray, "y x"],
+        rows: slice,
+        columns: slice,
+        sky_noise: Float32[np.ndarray, "y x"] | None,
+    ) -> tuple[Float32[np.ndarray, "y x"], UInt8[np.ndarray, "y x"]]:
+        """1σ noise, that of the sky if no plane tells, and flags; unusable flux becomes NaN."""
+        noise, kind = sky_noise, "rms"
+        if self._noise is not None:
+            noise, kind = self._noise.section(rows, columns), self.tile.noise_kind
+        assert noise is not None
+        mask = None if self._mask is None else self._mask.section(rows, columns)
+        return mark_pixels(flux, noise, mask, kind, self.saturation, self.tile.bad_bits)
 
     def _inner(self, rows: slice, columns: slice) -> Section:
         """A part within the tile."""
-        flux = self._science.section(rows, columns).astype(np.float32)
-        saturated = flux >= self.saturation
+        flux = np.array(self._science.section(rows, columns), np.float32)
+        level: np.ndarray | None = None
+        sky_noise: np.ndarray | None = None
         if self._noise is None or self.tile.subtract_sky:
             level, sky_noise = self._background.section(rows, columns)
-        if self._noise is not None:
-            noise = _sigma(self._noise.section(rows, columns), self.tile.noise_kind)
-        else:
-            noise = np.where(sky_noise > 0, sky_noise, np.float32(np.nan))
-        if self.tile.subtract_sky:
-            flux = flux - level
-        flags = np.uint8(Flag.EDGE) * ~np.isfinite(flux)
-        flags |= np.uint8(Flag.BAD) * (self._masked(rows, columns) | ~np.isfinite(noise))
-        flags |= np.uint8(Flag.SATURATED) * saturated
-        unusable = (flags & np.uint8(UNUSABLE)) != 0
-        flux[unusable] = np.nan
-        noise[unusable] = np.nan
+        noise, flags = self._mark(flux, rows, columns, sky_noise)
+        if self.tile.subtract_sky and level is not None:
+            flux -= level
         return Section(flux, noise, flags)
 
     @cached_property
@@ -279,18 +275,6 @@ def _noise_excess(part: Section, bad: Bool[np.ndarray, "y x"]) -> Float32[np.nda
     count = max(FEWEST_BRIGHT, int(bright.sum()) // 10)
     brightest = np.argsort(part.flux[bright])[-count:]
     return part.noise[bright][brightest] / np.median(part.noise[sky])
-
-
-def _sigma(values: np.ndarray, kind: str) -> Float32[np.ndarray, "y x"]:
-    """1σ from a noise plane; NaN where it is no noise: not finite, ≤ 0, or a sentinel."""
-    values = values.astype(np.float64)
-    valid = np.isfinite(values) & (values > 0)
-    values = np.where(valid, values, 1.0)
-    if kind == "variance":
-        values = np.sqrt(values)
-    elif kind == "inverse_variance":
-        values = 1 / np.sqrt(values)
-    return np.where(valid & (values < LARGEST_RMS), values, np.nan).astype(np.float32)
 
 
 def _given_wcs(

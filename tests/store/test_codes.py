@@ -5,14 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaisp.store.codes import (
-    K,
-    decode_flux,
-    decode_noise,
-    encode_flux,
-    encode_noise,
-    is_clipped,
-)
+from jaisp.store.codes import K, decode_flux, decode_noise
+from jaisp.store.encode import encode_flux, encode_noise, is_clipped
 
 SIGMA = 8.0  # in steps: scale is an eighth of the background noise
 scales = st.floats(1e-3, 1e4)

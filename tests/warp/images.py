@@ -9,6 +9,8 @@ from astropy.wcs import WCS
 
 from jaisp.archives.tile import Plane, Tile
 from jaisp.sky import Cell, patch_wcs
+from jaisp.warp.kernel import resample
+from jaisp.warp.pixel_map import given_positions
 from jaisp.warp.tile import TileReader
 
 RA, DEC = 150.0, 2.0
@@ -105,3 +107,12 @@ def open_tile(tile: Tile) -> TileReader:
     """A reader that is closed when the test ends."""
     OPENED.append(TileReader(tile))
     return OPENED[-1]
+
+
+def lanczos(
+    image: np.ndarray, flags: np.ndarray, x: np.ndarray, y: np.ndarray, order: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flux and flags at positions x, y of an image of noise 1."""
+    positions = given_positions(x, y, np.ones_like(x))
+    found = resample(image, np.ones_like(image), flags, positions, order=order)
+    return found.flux, found.flags

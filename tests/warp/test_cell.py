@@ -234,7 +234,7 @@ def test_patches_are_windows_of_one_plane(config, run, star, tmp_path):
     _, group = run(tiles)
     reader = open_tile(tiles[0])
     plane = plane_wcs(cells(config)[0], 0.2, -12.8, -12.8, (128, 128))
-    whole = warp_tile(reader, plane, pixel_map(plane, (128, 128), reader.wcs, reader.shape),
+    whole = warp_tile(reader, plane, pixel_map(plane, (128, 128), reader.wcs),
                       "lanczos3")  # fmt: skip
     step = np.abs(group["scale"][:, 0]).max()
     np.testing.assert_allclose(mosaic(group, 0), whole.flux, atol=0.6 * step, rtol=3e-4)

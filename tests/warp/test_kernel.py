@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from jaisp.store.layout import Flag
-from jaisp.warp.kernel import bilinear, lanczos, lanczos_table, nearest, spread
-from tests.warp.images import gaussians
+from jaisp.warp.kernel import LANES, lanczos_table, measure_margin, nearest, resample, spread
+from jaisp.warp.pixel_map import given_positions
+from tests.warp.images import gaussians, lanczos
 
 GRID = np.mgrid[10:40, 10:40].astype(float)
 
@@ -16,7 +17,9 @@ def clean(shape):
 def test_weights_sum_to_one_and_keep_whole_pixels(order):
     table = lanczos_table(order)
     np.testing.assert_allclose(table.sum(axis=1), 1.0, atol=2e-7)
-    assert table[0].tolist() == [0.0] * (order - 1) + [1.0] + [0.0] * order
+    spare = LANES[2 * order] - 2 * order
+    assert table[0].tolist() == [0.0] * (order - 1) + [1.0] + [0.0] * (order + spare)
+    assert not table[:, 2 * order :].any()
 
 
 @pytest.mark.parametrize("order", [3, 5])
@@ -152,13 +155,56 @@ def test_positions_off_the_image_are_edge():
     assert found.tolist() == [[8, 8, 0, 8, 8]]
 
 
-def test_bilinear_skips_what_is_missing():
-    noise = np.array([[1.0, 3.0], [np.nan, np.nan]], np.float32)
-    x = np.array([[0.5, 0.0, 0.5, 0.5, 5.0, np.nan]])
-    y = np.array([[0.0, 0.5, 0.5, 1.0, 0.0, 0.0]])
-    found = bilinear(noise, x, y)[0]
-    np.testing.assert_allclose(found[:3], [2.0, 1.0, 2.0])
-    assert np.isnan(found[3:]).all()
+def test_noise_is_linear_between_what_is_known():
+    noise = np.ones((20, 20), np.float32)
+    noise[9, 9:11], noise[10, 9:11] = (1.0, 3.0), np.nan
+    noise[14:16, 14:16] = np.nan
+    x = np.array([[9.5, 9.0, 9.5, 9.5, 14.5, np.nan]])
+    y = np.array([[9.0, 9.5, 9.5, 9.99, 14.5, 9.0]])
+    positions = given_positions(x, y, np.full(x.shape, 2.0))
+    image = np.ones_like(noise)
+    found = resample(image, noise, clean(noise.shape), positions, order=3, unit=10.0)
+    np.testing.assert_allclose(found.noise[0, :4], np.array([2.0, 1.0, 2.0, 2.0]) * 20)
+    np.testing.assert_allclose(found.flux[0, :4], 20.0, rtol=1e-6)
+    assert np.isnan(found.noise[0, 4:]).all()
+    assert np.isnan(found.flux[0, 4:]).all()
+    assert found.flags[0].tolist() == [0, 0, 0, 0, Flag.BAD, Flag.EDGE]
+
+
+def test_margin_is_the_distance_to_the_nearest_edge():
+    x = np.array([[100.0, 115.0, -3.0, np.nan]])
+    positions = given_positions(x, np.full(x.shape, 212.0), np.ones_like(x))
+    assert measure_margin(positions, (400, 130))[0].tolist() == [29.5, 14.5, -2.5, -np.inf]
+
+
+def test_a_part_of_an_image_and_only_what_is_wanted():
+    rng = np.random.default_rng(6)
+    image = rng.normal(size=(80, 90)).astype(np.float32)
+    y, x = np.mgrid[30:50, 40:60] + rng.uniform(0, 1, (2, 20, 20))
+    positions = given_positions(x, y, np.ones_like(x))
+    whole = resample(image, np.ones_like(image), clean(image.shape), positions)
+    part = image[22:60, 33:70]
+    wanted = rng.random(x.shape) < 0.5
+    found = resample(
+        part, np.ones_like(part), clean(part.shape), positions, origin=(22, 33), wanted=wanted
+    )
+    np.testing.assert_array_equal(found.flux, np.where(wanted, whole.flux, np.nan))
+    np.testing.assert_array_equal(found.flags, np.where(wanted, 0, Flag.EDGE))
+
+
+@pytest.mark.parametrize("order", [3, 5])
+def test_threads_give_the_same_numbers(order):
+    rng = np.random.default_rng(5)
+    image = rng.normal(size=(120, 120)).astype(np.float32)
+    flags = (rng.random(image.shape) < 0.01).astype(np.uint8)
+    y, x = np.mgrid[:97, :83] + rng.uniform(0, 8, (2, 97, 83))
+    positions = given_positions(x, y, np.ones_like(x))
+    one, two = (
+        resample(image, np.abs(image), flags, positions, order=order, threads=threads)
+        for threads in (1, 3)
+    )
+    for name in ("flux", "noise", "flags"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
 def test_flags_spread_and_are_looked_up():

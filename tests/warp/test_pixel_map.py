@@ -5,7 +5,13 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaisp.warp.pixel_map import TOLERANCE_ARCSEC, pixel_arcsec, pixel_map, sky_to_pixel
+from jaisp.warp.pixel_map import (
+    TOLERANCE_ARCSEC,
+    given_positions,
+    pixel_arcsec,
+    pixel_map,
+    sky_to_pixel,
+)
 from tests.warp.images import patch_at, tan_wcs
 
 
@@ -16,12 +22,17 @@ def exact(output: WCS, pixels: int, tile: WCS) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(u), np.asarray(v)
 
 
-def assert_exact(output: WCS, tile: WCS, pixels: int = 128, size: int = 200) -> None:
-    found = pixel_map(output, (pixels, pixels), tile, (size, size))
+def assert_exact(output: WCS, tile: WCS, pixels: int = 128) -> None:
+    found = pixel_map(output, (pixels, pixels), tile)
     u, v = exact(output, pixels, tile)
-    error = np.hypot(found.x - u, found.y - v).max() * pixel_arcsec(tile)
-    assert error <= TOLERANCE_ARCSEC
-    assert np.isfinite(found.x).all()
+    x, y, _ = found.values()
+    assert np.hypot(x - u, y - v).max() * pixel_arcsec(tile) <= TOLERANCE_ARCSEC
+    # Bounds hold every pixel, and not much more.
+    for (low, high), axis in zip((found.bounds[:2], found.bounds[2:]), (x, y), strict=True):
+        assert low <= axis.min() + 1e-3
+        assert high >= axis.max() - 1e-3
+        assert high - low < np.ptp(axis) + 0.01 * pixels + 10
+    assert found.at(7, 11) == pytest.approx((x[7, 11], y[7, 11]))
 
 
 def with_sip() -> WCS:
@@ -116,28 +127,39 @@ def test_strong_distortion_makes_the_grid_denser():
 
 
 def test_area_is_the_jacobian():
-    found = pixel_map(patch_at(150.0, 2.0, grid=0.1), (128, 128), tan_wcs(angle=33), (200, 200))
-    np.testing.assert_allclose(found.area, 0.25, rtol=1e-6)
+    found = pixel_map(patch_at(150.0, 2.0, grid=0.1), (128, 128), tan_wcs(angle=33))
+    np.testing.assert_allclose(found.values()[2], 0.25, rtol=1e-6)
 
 
 def test_area_agrees_with_finite_differences_of_a_distorted_map():
-    found = pixel_map(patch_at(150.0, 2.0), (128, 128), with_sip(), (200, 200))
-    u_y, u_x = np.gradient(found.x)
-    v_y, v_x = np.gradient(found.y)
+    x, y, area = pixel_map(patch_at(150.0, 2.0), (128, 128), with_sip()).values()
+    u_y, u_x = np.gradient(x)
+    v_y, v_x = np.gradient(y)
     expected = np.abs(u_x * v_y - u_y * v_x)[2:-2, 2:-2]
-    np.testing.assert_allclose(found.area[2:-2, 2:-2], expected, rtol=1e-6)
+    np.testing.assert_allclose(area[2:-2, 2:-2], expected, rtol=1e-6)
 
 
-def test_margin_is_the_distance_to_the_nearest_edge():
-    found = pixel_map(patch_at(150.0, 2.0), (128, 128), tan_wcs(size=100), (100, 100))
-    assert found.margin.max() == pytest.approx(49.5, abs=0.6)
-    assert found.margin[0, 64] == pytest.approx(-14.0, abs=0.6)
-    outside = (found.x < -0.5) | (found.x > 99.5) | (found.y < -0.5) | (found.y > 99.5)
-    np.testing.assert_array_equal(found.margin < 0, outside)
+@pytest.mark.parametrize("shape", [(130, 96), (57, 201), (33, 33)])
+def test_patches_of_any_size_are_covered_by_pieces(shape):
+    output, tile = patch_at(150.0, 2.0), with_sip()
+    found = pixel_map(output, shape, tile)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    u, v = tile.world_to_pixel(output.pixel_to_world(x, y))
+    assert found.starts[0] == 0
+    assert found.starts[-1] == shape[1]
+    assert np.hypot(found.values()[0] - u, found.values()[1] - v).max() * 0.2 <= TOLERANCE_ARCSEC
+
+
+def test_a_given_map_is_kept_pixel_by_pixel():
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=(3, 5, 7))
+    found = given_positions(*given)
+    np.testing.assert_array_equal(np.array(found.values()), given)
+    assert found.bounds == (given[0].min(), given[0].max(), given[1].min(), given[1].max())
 
 
 def test_the_far_side_of_the_sky_is_nowhere():
     # A tangent plane shows the antipode upside down; it is not the tile's sky.
-    found = pixel_map(patch_at(330.0, -2.0), (16, 16), tan_wcs(150.0, 2.0), (200, 200))
-    assert np.isnan(found.x).all()
-    assert (found.margin == -np.inf).all()
+    found = pixel_map(patch_at(330.0, -2.0), (16, 16), tan_wcs(150.0, 2.0))
+    assert np.isnan(found.values()[0]).all()
+    assert not found.reaches((200, 200))

@@ -4,10 +4,10 @@ import pytest
 from jaisp.store.layout import Flag
 from jaisp.warp.background import source_mask
 from jaisp.warp.correlation import NoiseCorrelation
-from jaisp.warp.kernel import lanczos
+from jaisp.warp.overlap import Planes, combine
 from jaisp.warp.pixel_map import pixel_map, sky_to_pixel
-from jaisp.warp.planes import Planes, background_noise, combine, warp_tile
-from tests.warp.images import gaussians, open_tile, patch_at, tan_wcs, write_tile
+from jaisp.warp.planes import background_noise, warp_tile
+from tests.warp.images import gaussians, lanczos, open_tile, patch_at, tan_wcs, write_tile
 
 PIXELS, GRID = 128, 0.2
 
@@ -15,7 +15,7 @@ PIXELS, GRID = 128, 0.2
 def warped(tile, kernel="lanczos3", output=None):
     reader = open_tile(tile)
     output = output or patch_at(150.0, 2.0, GRID, PIXELS)
-    positions = pixel_map(output, (PIXELS, PIXELS), reader.wcs, reader.shape)
+    positions = pixel_map(output, (PIXELS, PIXELS), reader.wcs)
     return warp_tile(reader, output, positions, kernel)
 
 
@@ -115,15 +115,45 @@ def test_the_valid_one_of_two_tiles_is_taken():
         np.where(np.eye(4, dtype=bool), np.float32(np.nan), full),
         full,
         np.where(np.eye(4, dtype=bool), np.uint8(Flag.BAD), np.uint8(0)),
-        np.full(shape, 9.0),
+        np.full(shape, 9.0, np.float32),
     )
-    shallow = Planes(full * 2, full, np.zeros(shape, np.uint8), np.full(shape, 3.0))
+    shallow = Planes(full * 2, full, np.zeros(shape, np.uint8), np.full(shape, 3.0, np.float32))
     together, source = combine([hole, shallow])
     np.testing.assert_array_equal(together.flux, np.where(np.eye(4) > 0, 2.0, 1.0))
     assert not together.flags.any()
     alone, source = combine([hole])
     assert (alone.flags[np.eye(4) > 0] == Flag.BAD).all()
     assert (source[np.eye(4) > 0] == -1).all()
+
+
+def test_the_mean_of_overlapping_tiles_is_weighted_by_inverse_variance():
+    shape = (3, 3)
+    full = np.ones(shape, np.float32)
+    first = Planes(full * 10, full * 1, np.zeros(shape, np.uint8), full * 2)
+    second = Planes(full * 40, full * 2, np.full(shape, Flag.SATURATED, np.uint8), full * 9)
+    second.flux[0, 0] = np.nan
+    second.flags[0, 0] = Flag.BAD
+    for tiles, better in (([first, second], 0), ([second, first], 1)):
+        together, source = combine(tiles, "inverse_variance")
+        np.testing.assert_allclose(together.flux.ravel(), [10.0] + [16.0] * 8, rtol=1e-6)
+        np.testing.assert_allclose(together.noise.ravel(), [1.0] + [0.8**0.5] * 8, rtol=1e-6)
+        assert together.flags.ravel().tolist() == [0] + [Flag.SATURATED] * 8
+        assert (source == better).all()
+    assert (together.margin == 9).all()
+
+
+def test_what_a_deeper_tile_holds_is_not_computed_again(tmp_path):
+    image = np.full((200, 200), 50.0, np.float32)
+    reader = open_tile(write_tile(tmp_path / "t.fits", image, tan_wcs(), np.ones_like(image)))
+    output = patch_at(150.0, 2.0, GRID, PIXELS)
+    positions = pixel_map(output, (PIXELS, PIXELS), reader.wcs)
+    whole = warp_tile(reader, output, positions, "lanczos3")
+    deeper = np.where(np.arange(PIXELS) < 40, np.float32(1e6), np.float32(-np.inf))
+    held = np.broadcast_to(deeper, (PIXELS, PIXELS)).copy()
+    part = warp_tile(reader, output, positions, "lanczos3", held)
+    assert np.isnan(part.flux[:, :40]).all()
+    np.testing.assert_array_equal(part.flux[:, 40:], whole.flux[:, 40:])
+    assert warp_tile(reader, output, positions, "lanczos3", np.full_like(held, 1e6)) is None
 
 
 def test_source_noise_is_taken_out_of_the_noise_plane():

@@ -40,7 +40,7 @@ def test_instruments_meet_on_one_grid(g202627, other, shift):
     planes = []
     for name in ("VST_r", other):
         reader = open_tile(image(g202627 / f"{name}.fits", subtract_sky=True))
-        positions = pixel_map(output, (pixels, pixels), reader.wcs, reader.shape)
+        positions = pixel_map(output, (pixels, pixels), reader.wcs)
         planes.append(warp_tile(reader, output, positions, "lanczos3"))
     found = offset(*(np.arcsinh(p.flux / np.nanmedian(p.noise)) for p in planes)) * grid
     if shift is None:
