@@ -96,8 +96,8 @@ def kernel_table(found: dict) -> list[str]:
         *lines,
         "",
         f"{found['machine']}. The whole stage, {stage['patches']} patches of {stage['bands']} "
-        f"bands (six at 0.2″, four at 0.1″) from overlapping tiles: {seconds['whole']:.1f} CPU seconds "
-        f"({parts}), {stage['patches_per_s_per_core']:.1f} patches a second a core.",
+        f"bands (six at 0.2″, four at 0.1″) from overlapping tiles: {seconds['whole']:.1f} CPU "
+        f"seconds ({parts}), {stage['patches_per_s_per_core']:.1f} patches a second a core.",
     ]
 
 
