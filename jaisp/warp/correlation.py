@@ -5,7 +5,7 @@ from jaxtyping import Float32, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
 from jaisp.store.layout import UNUSABLE, Flag
-from jaisp.warp.background import robust_scatter, sky_level, source_mask
+from jaisp.warp.background import robust_scatter, source_mask
 
 APERTURES_ARCSEC = (1.0, 3.0)  # diameters
 FEWEST = 50
@@ -38,7 +38,8 @@ class NoiseCorrelation:
         bad = missing | source_mask(flux, missing, THRESHOLD)
         if bad.all():
             return
-        clean = np.where(bad, np.float32(0), flux - np.float32(sky_level(flux[~bad])))
+        # Of all pixels: an error of the level that is nothing in one adds up in an aperture.
+        clean = np.where(bad, np.float32(0), flux - np.median(flux[~bad]))
         variance = np.where(bad, np.float32(0), noise**2)
         for sums, diameter in zip(self._sums, APERTURES_ARCSEC, strict=True):
             disc = _disc(diameter / grid_arcsec)
