@@ -4,7 +4,7 @@ import pytest
 from jaisp.store.layout import Flag
 from jaisp.warp.kernel import LANES, lanczos_table, measure_margin, nearest, resample, spread
 from jaisp.warp.pixel_map import given_positions
-from tests.warp.images import gaussians, lanczos
+from tests.warp.images import centroid, gaussians, lanczos
 
 GRID = np.mgrid[10:40, 10:40].astype(float)
 
@@ -61,7 +61,7 @@ def test_stars_through_a_rotation_of_three_degrees(order, centroid_mas, flux):
         i, j = round(y0), round(x0)
         stamp = result[i - 9 : i + 10, j - 9 : j + 10].astype(float)
         fluxes.append(stamp.sum())
-        errors.append(_centroid(stamp, fwhm / pixel) - (x0 - j, y0 - i))
+        errors.append(centroid(stamp, fwhm / pixel) - (x0 - j, y0 - i))
     rms = np.sqrt(np.mean(np.square(errors))) * pixel * 1000
     assert len(errors) > 150
     assert rms <= centroid_mas
@@ -78,18 +78,6 @@ def test_flux_on_a_grid_of_nearly_the_same_pixel():
         result, _ = lanczos(image, clean(image.shape), x, y, 3)
         fluxes.append(np.sum(result, dtype=float) * ratio**2)
     assert np.std(fluxes) < 1e-3
-
-
-def _centroid(stamp: np.ndarray, fwhm: float) -> np.ndarray:
-    """Gaussian-weighted, iterated: unbiased for a Gaussian star."""
-    sigma = fwhm / 2.3548
-    y, x = np.mgrid[-9:10, -9:10].astype(float)
-    centre = np.zeros(2)
-    for _ in range(40):
-        weight = stamp * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * sigma**2))
-        offset = np.array([(weight * (x - centre[0])).sum(), (weight * (y - centre[1])).sum()])
-        centre += 2 * offset / weight.sum()
-    return centre
 
 
 @pytest.mark.parametrize("order", [3, 5])

@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 
 from jaisp.warp.kernel import resample
 from jaisp.warp.pixel_map import pixel_map, sky_to_pixel
-from tests.warp.images import gaussians, tan_wcs
+from tests.warp.images import centroid, gaussians, tan_wcs
 
 SWARP = shutil.which("SWarp") or shutil.which("swarp")
 SIDE, FWHM = 400, 3.5
@@ -38,19 +38,10 @@ def swarp(folder: Path, image: np.ndarray, tile: WCS, output: WCS) -> tuple[np.n
 
 
 def centroids(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Gaussian-weighted centroids, iterated, of stars near x, y."""
-    sigma = FWHM / 2.3548
-    v, u = np.mgrid[-9:10, -9:10].astype(float)
-    found = []
-    for x0, y0 in zip(x, y, strict=True):
-        j, i = round(x0), round(y0)
-        stamp, centre = image[i - 9 : i + 10, j - 9 : j + 10].astype(float), np.zeros(2)
-        for _ in range(40):
-            weight = stamp * np.exp(-((u - centre[0]) ** 2 + (v - centre[1]) ** 2) / (2 * sigma**2))
-            moved = np.array([(weight * (u - centre[0])).sum(), (weight * (v - centre[1])).sum()])
-            centre += 2 * moved / weight.sum()
-        found.append(centre + np.array([j, i]))
-    return np.array(found)
+    """Centroids of stars near x, y."""
+    corners = np.rint(np.stack([x, y], axis=1)).astype(int)
+    stamps = [image[i - 9 : i + 10, j - 9 : j + 10].astype(float) for j, i in corners]
+    return corners + np.array([centroid(stamp, FWHM) for stamp in stamps])
 
 
 def test_stars_are_where_swarp_puts_them(tmp_path):
