@@ -107,7 +107,7 @@ def warp(
             for name in _chosen(run, survey):
                 if cell in (None, one_cell.name):
                     with locked(partial_dir(run) / f"{one_cell.name}.{name}.lock"):
-                        content = stage(run, one_cell, name, strict=strict)
+                        content = stage(run, one_cell, name, strict, threads or 1)
                     write_receipt(run, "warp", f"{one_cell.name}.{name}", content)
     if gather or (cell is None and survey is None):
         write_receipt(run, "warp", "all", {"problems": write_problems(run)})

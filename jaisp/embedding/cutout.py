@@ -16,7 +16,8 @@ from jaisp.model import Model, load_model
 from jaisp.sky import Cell, plane_wcs, plane_xy
 from jaisp.warp.fits_plane import open_fits, reading
 from jaisp.warp.pixel_map import pixel_map
-from jaisp.warp.planes import background_noise, warp_tile
+from jaisp.warp.planes import warp_tile
+from jaisp.warp.sky_noise import background_noise
 from jaisp.warp.tile import TileReader
 
 Hdu = int | str

@@ -15,6 +15,8 @@ from jaisp.store.codes import LARGEST_CODE, MISSING, NOISE_MIDDLE, NOISE_STEPS_P
 
 # Below this, four terms of asinh's series are right to 1e-4 of a code.
 SERIES = 0.25
+# The largest flux that is not clipped, in steps.
+_LIMIT = K * np.sinh((LARGEST_CODE + 0.5) / K)
 # Bits of a float32 that tell its code: sign, exponent and eleven of the mantissa.
 TOLD = 20
 
@@ -27,16 +29,18 @@ def encode_flux(
     What is not finite, or has no positive scale, becomes MISSING; what is beyond the range is
     clipped to it (`is_clipped` tells where).
     """
-    # The compiler computes both sides of a condition, also for what is not finite.
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(_flux_code(flux, np.asarray(scale, np.float64)[..., None, None]))
+    codes = np.empty(flux.shape, np.int16)
+    scales = np.broadcast_to(np.asarray(scale, np.float64), flux.shape[:-2])
+    for place in np.ndindex(scales.shape):
+        _encode_plane(np.ascontiguousarray(flux[place]), float(scales[place]), codes[place])
+    return codes
 
 
 def is_clipped(
     flux: Float[np.ndarray, "*stack y x"], scale: Float[np.ndarray, "*stack"]
 ) -> Bool[np.ndarray, "*stack y x"]:
     """Where `encode_flux` has to clip: finite fluxes beyond the last code."""
-    limit = np.asarray(scale, np.float64) * K * np.sinh((LARGEST_CODE + 0.5) / K)
+    limit = np.asarray(scale, np.float64) * _LIMIT
     with np.errstate(invalid="ignore"):
         return np.asarray(_beyond(flux, limit[..., None, None]))
 
@@ -55,18 +59,30 @@ def encode_noise(
     return np.take(_noise_codes(), ratio.view(np.uint32) >> (32 - TOLD))
 
 
-@numba.vectorize(["int16(float32,float64)", "int16(float64,float64)"], cache=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _flux_code(flux, scale):
-    if not (np.isfinite(flux) and scale > 0):
-        return MISSING
-    z = flux / (scale * K)
-    if abs(z) < SERIES:
-        q = z * z
-        code = K * z * (1 - q * (1 / 6 - q * (3 / 40 - q * (15 / 336 - q * (105 / 3456)))))
-    else:
-        code = K * math.asinh(z)
-    return np.int16(np.rint(min(max(code, -LARGEST_CODE), LARGEST_CODE)))
+def _encode_plane(flux, scale, codes):
+    if not scale > 0:
+        codes[:] = MISSING
+        return
+    unit = 1 / (scale * K)
+    for i in range(flux.shape[0]):
+        row, code = flux[i], codes[i]
+        near = True
+        # Without branches, so that it is done in vectors: nearly all pixels are near zero.
+        for j in range(row.size):
+            z = np.float64(row[j]) * unit
+            q = z * z
+            value = K * z * (1 - q * (1 / 6 - q * (3 / 40 - q * (15 / 336 - q * (105 / 3456)))))
+            near &= abs(z) < SERIES
+            code[j] = np.int16(np.rint(value)) if abs(z) < SERIES else MISSING
+        if near:
+            continue
+        for j in range(row.size):
+            z = np.float64(row[j]) * unit
+            if abs(z) >= SERIES and np.isfinite(z):
+                value = K * math.asinh(z)
+                code[j] = np.int16(np.rint(min(max(value, -LARGEST_CODE), LARGEST_CODE)))
 
 
 @numba.vectorize(["bool_(float32,float64)", "bool_(float64,float64)"], cache=True)

@@ -54,7 +54,8 @@ def coverage(
 ) -> Float32[np.ndarray, "*stack"]:
     """Fraction of pixels with a known flux, a valid noise code and no unusable flag."""
     usable = known & (noise > 0) & ((mask & np.uint8(UNUSABLE)) == 0)
-    return usable.mean(axis=(-2, -1)).astype(np.float32)
+    share = np.count_nonzero(usable, axis=(-2, -1)) / np.prod(usable.shape[-2:])
+    return share.astype(np.float32)
 
 
 def create_planes(

@@ -13,6 +13,8 @@ from scipy.ndimage import gaussian_filter, maximum_filter, median_filter
 
 MESH = 128
 STRIP = 8 * MESH
+# Nodes beyond a part that have a say in its sky: of the median and of the spline.
+REACH = 5 * MESH
 SMOOTHING = 1.5
 GROWTH = 2
 ENOUGH = 2**13
@@ -22,32 +24,49 @@ Image = Float32[np.ndarray, "y x"]
 
 @dataclass(frozen=True)
 class Background:
-    """Level and 1σ noise of the sky at the nodes of a mesh, in a tile's own units."""
+    """Level and 1σ noise of the sky at the nodes of a mesh, in a tile's own units.
+
+    first_row: of the tile, where the mesh begins.
+    """
 
     level: Float32[np.ndarray, "row column"]
     noise: Float32[np.ndarray, "row column"]
+    first_row: int = 0
 
     def section(self, rows: slice, columns: slice) -> tuple[Image, Image]:
         """Level and noise of a part of the tile."""
-        return _interpolate(self.level, rows, columns), _interpolate(self.noise, rows, columns)
+        on_mesh = slice(rows.start - self.first_row, rows.stop - self.first_row)
+        return (
+            _interpolate(self.level, on_mesh, columns),
+            _interpolate(self.noise, on_mesh, columns),
+        )
+
+
+def background_rows(rows: slice, height: int) -> slice:
+    """The rows of a tile that tell the sky of `rows`: whole strips, so that it is the same
+    whichever rows are asked for."""
+    first = max(rows.start - REACH, 0) // STRIP * STRIP
+    return slice(first, min(-(-(rows.stop + REACH) // STRIP) * STRIP, height))
 
 
 def measure_background(
-    read: Callable[[slice, slice], tuple[Image, Bool[np.ndarray, "y x"]]], shape: tuple[int, int]
+    read: Callable[[slice, slice], tuple[Image, Bool[np.ndarray, "y x"]]], rows: slice, width: int
 ) -> Background:
-    """Measure the sky of a tile of `shape`, strip by strip.
+    """Measure the sky of some rows of a tile, strip by strip.
 
-    read: gives the flux and the bad pixels of a part of the tile.
+    read: gives the flux and the bad pixels of a part of the tile. rows: as `background_rows`
+    gives them.
     """
     level, noise = [], []
-    for first in range(0, shape[0], STRIP):
-        flux, bad = read(slice(first, min(first + STRIP, shape[0])), slice(0, shape[1]))
+    for first in range(rows.start, rows.stop, STRIP):
+        flux, bad = read(slice(first, min(first + STRIP, rows.stop)), slice(0, width))
         strip_level, strip_noise = _measure_strip(flux, bad)
         level.append(strip_level)
         noise.append(strip_noise)
     # A median over neighbours takes out the mesh squares that a bright source spoiled.
     return Background(
-        *(median_filter(np.concatenate(m), 3, mode="nearest") for m in (level, noise))
+        *(median_filter(np.concatenate(m), 3, mode="nearest") for m in (level, noise)),
+        first_row=rows.start,
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from jaxtyping import Float32
 
@@ -29,7 +28,10 @@ from jaisp.warp.correlation import MOST_PATCHES, NoiseCorrelation
 from jaisp.warp.kept import kept_receipt, made_from, note_receipt
 from jaisp.warp.overlap import Planes, combine
 from jaisp.warp.pixel_map import PixelMap, pixel_map
-from jaisp.warp.planes import background_noise, warp_tile
+from jaisp.warp.planes import warp_tile
+from jaisp.warp.reach import geometry, part_needed, rows_near
+from jaisp.warp.scratch import Scratch
+from jaisp.warp.sky_noise import background_noise
 from jaisp.warp.tile import TileReader
 
 log = logging.getLogger(__name__)
@@ -59,11 +61,13 @@ class Source:
         return self.reader.tile
 
 
-def warp(config: Config, cell: Cell, survey: str, strict: bool = False) -> dict:
+def warp(
+    config: Config, cell: Cell, survey: str, strict: bool = False, threads: int = 1
+) -> dict:
     """Cut every patch of a cell from a survey's tiles; returns what the receipt says.
 
     A tile that can't be used is set down as a problem and left out; with `strict` it is a
-    UserError.
+    UserError. `threads` resample, compress and write.
     """
     tiles = [tile for tile in read_tiles(config, fetched=True) if tile.survey == survey]
     final = config.results / "patches.zarr" / cell.name / survey
@@ -73,7 +77,7 @@ def warp(config: Config, cell: Cell, survey: str, strict: bool = False) -> dict:
         log.info("%s %s: whole and up to date, kept", cell.name, survey)
         return kept
     clear_problems(config, _stage(cell), survey)
-    job = _Job(config, cell, survey, tiles, strict)
+    job = _Job(config, cell, survey, tiles, strict, threads)
     partial = partial_dir(config) / cell.name / survey
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -103,13 +107,21 @@ def _stage(cell: Cell) -> str:
 
 class _Job:
     def __init__(
-        self, config: Config, cell: Cell, survey: str, tiles: list[Tile], strict: bool
+        self,
+        config: Config,
+        cell: Cell,
+        survey: str,
+        tiles: list[Tile],
+        strict: bool,
+        threads: int,
     ) -> None:
         self.config, self.cell, self.survey, self.strict = config, cell, survey, strict
+        self.threads = threads
         self.bands = config.surveys[survey].bands
         _, self.grid_arcsec = config.grid(survey)
         self.pixels = config.patch_pixels(survey)
         self.sources: dict[str, list[Source]] = {band: [] for band in self.bands}
+        self.scratch = Scratch(partial_dir(config))
         try:
             for tile in tiles:
                 if tile.band in self.sources:
@@ -135,6 +147,7 @@ class _Job:
             self.grid_arcsec,
             config.store.flux,
             {"hash": group_hash(config, self.survey, cell), "version": jaisp.__version__},
+            self.threads,
         ) as group:
             for row in track(range(len(cell)), f"warp {cell.name} {self.survey}"):
                 planes = self._patch(row, measure_noise=row % every == 0)
@@ -161,13 +174,14 @@ class _Job:
 
     def _consider(self, tile: Tile) -> None:
         try:
-            reader = TileReader(tile)
+            reader = TileReader(tile, self.scratch)
         except TileError as error:
             self._set_aside(tile, str(error))
             return
-        rows = _rows_near(reader, self.cell)
+        rows = rows_near(reader, self.cell)
         if rows:
-            self.sources[tile.band].append(Source(reader, rows, _geometry(reader), _facts(tile)))
+            reader.need(*part_needed(reader, self.cell, rows))
+            self.sources[tile.band].append(Source(reader, rows, geometry(reader), _facts(tile)))
         if not rows or len(self._all()) > MOST_OPEN:
             reader.close()
 
@@ -207,7 +221,8 @@ class _Job:
         """One band of one patch, with FWHM and stamp of the tile that gave most of it."""
         warped: list[tuple[Planes, float, Source]] = []
         deepest = None
-        for source, positions in self._deepest_first(band, row, output, maps):
+        candidates = self._deepest_first(band, row, output, maps)
+        for number, (source, positions) in enumerate(candidates):
             try:
                 found = self._warp(source, output, positions, deepest)
             except TileError as error:
@@ -217,7 +232,7 @@ class _Job:
             if found is None:
                 continue
             warped.append((*found, source))
-            if self.config.warp.combine == "margin":
+            if self.config.warp.combine == "margin" and number + 1 < len(candidates):
                 # What lies less deep in another tile will not be taken from there.
                 valid = np.isfinite(found[0].flux)
                 held = np.where(valid, found[0].margin, np.float32(-np.inf))
@@ -225,8 +240,8 @@ class _Job:
         if not warped:
             return None
         planes, owner = combine([planes for planes, _, _ in warped], self.config.warp.combine)
-        pixels = np.bincount(owner[owner >= 0], minlength=len(warped))
-        if not pixels.any():
+        pixels = [np.count_nonzero(owner == number) for number in range(len(warped))]
+        if not any(pixels):
             return None
         for count, (_, _, source) in zip(pixels, warped, strict=True):
             source.patches += bool(count)
@@ -270,7 +285,9 @@ class _Job:
     ) -> tuple[Planes, float] | None:
         """A tile on a patch, and its FWHM at the patch's centre; None where it gives nothing."""
         reader = source.reader
-        planes = warp_tile(reader, output, positions, self.config.warp.kernel, deeper_than)
+        planes = warp_tile(
+            reader, output, positions, self.config.warp.kernel, deeper_than, self.threads
+        )
         if planes is None:
             return None
         centre = self.pixels // 2
@@ -303,26 +320,6 @@ class _Job:
                 band: used[band][0].reader.pixel_arcsec for band in self.bands if used[band]
             }
         return attributes
-
-
-def _rows_near(reader: TileReader, cell: Cell) -> frozenset[int]:
-    """Patches that a tile may reach: their circles and the tile's meet."""
-    rows, columns = reader.shape
-    y, x = np.meshgrid(np.linspace(-0.5, rows - 0.5, 9), np.linspace(-0.5, columns - 0.5, 9))
-    outline = reader.wcs.pixel_to_world(x.ravel(), y.ravel())
-    centre = reader.wcs.pixel_to_world((columns - 1) / 2, (rows - 1) / 2)
-    reach = np.nanmax(outline.separation(centre).arcsec)
-    patches = SkyCoord(*cell.sky_centres(), unit="deg")
-    distance = patches.separation(centre.icrs).arcsec
-    return frozenset(np.flatnonzero(distance <= reach + cell.patch_arcsec).tolist())
-
-
-def _geometry(reader: TileReader) -> str:
-    """What tiles of one geometry share, so that their pixel map is made once."""
-    wcs = reader.wcs
-    if any(getattr(wcs, name) is not None for name in ("cpdis1", "cpdis2", "det2im1", "det2im2")):
-        return f"{reader.tile.band} {reader.tile.id}"
-    return f"{reader.shape} {wcs.to_header_string(relax=True)}"
 
 
 def _facts(tile: Tile) -> dict:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from astropy.wcs import FITSFixedWarning
 
 from jaisp.archives.tile import Plane
 from jaisp.errors import TileError
+from jaisp.warp.scratch import FilePixels, Room, Scratch
 
-# A compressed plane up to this size is unpacked once and kept: neighbouring patches share its
-# compression blocks. Larger ones are unpacked block by block, each time anew.
-LARGEST_UNPACKED_BYTES = 2**29
+# Packed planes are unpacked in strips of about this size.
+STRIP_BYTES = 2**24
 
 
 @contextmanager
@@ -42,6 +42,9 @@ def reading(name: str) -> Iterator[None]:
 class FitsPlane:
     """One 2-D image inside a file: an image HDU, a compressed one, or one plane of a cube.
 
+    Plain pixels are read from where they lie. Those of a compressed HDU or of a packed file
+    (.gz) are unpacked once, when first asked for: of the part that is `needed` alone.
+
     Attributes
     ----------
     header: of its HDU.
@@ -50,45 +53,83 @@ class FitsPlane:
     Raises TileError for a missing file or HDU, an HDU without an image, a cube without `slice`.
     """
 
-    def __init__(self, hdus: fits.HDUList, plane: Plane) -> None:
+    def __init__(self, hdus: fits.HDUList, plane: Plane, scratch: Scratch) -> None:
         self.name = f"{Path(plane.path).name}[{plane.hdu}]"
         with reading(self.name):
             self._hdu = _find(hdus, plane)
-            self.header: fits.Header = self._hdu.header.copy()
+            self.header: fits.Header = self._hdu.header
             shape = self._hdu.shape
         if len(shape) < 2:
             raise TileError(f"{self.name}: holds no image; images are in {_images(hdus)}")
         self.shape: tuple[int, int] = shape[-2:]
         self._leading = _leading_index(shape[:-2], plane.slice, self.name)
-        self._unpacked: np.ndarray | None = None
+        self._scratch = scratch
+        self._needed = slice(0, self.shape[0]), slice(0, self.shape[1])
+        self._unpacked: Room | None = None
+        compressed = isinstance(self._hdu, fits.CompImageHDU)
+        self._packed = compressed or _is_packed_file(hdus)
+        self._block_rows = self._hdu.tile_shape[-2] if compressed else 1
         scaled = any(key in self.header for key in ("BSCALE", "BZERO", "BLANK"))
-        packed = isinstance(self._hdu, fits.CompImageHDU) or _is_packed_file(hdus)
-        size = self.shape[0] * self.shape[1] * abs(self.header["BITPIX"]) // 8
-        self._keep = packed and size <= LARGEST_UNPACKED_BYTES
-        self._mapped = None if packed or scaled else self._map(Path(plane.path), shape)
+        self._plain = None if self._packed or scaled else self._in_file(hdus, shape[:-2])
+
+    def need(self, rows: slice, columns: slice) -> None:
+        """Say which part will be asked for; the rest of a packed plane stays packed."""
+        self.forget()
+        self._needed = rows, columns
 
     def section(self, rows: slice, columns: slice) -> np.ndarray:
         """A part of the image in this machine's byte order, scaled, blanks as NaN."""
         with reading(self.name):
-            if self._keep:
+            if self._plain is not None:
+                return _native(self._plain.section(rows, columns))
+            if self._packed and _within((rows, columns), self._needed):
                 if self._unpacked is None:
-                    self._unpacked = _native(self._hdu.section[(*self._leading, ...)])
-                return self._unpacked[rows, columns]
-            if self._mapped is not None:
-                return _native(self._mapped[self._leading][rows, columns])
+                    self._unpacked = self._unpack()
+                return self._unpacked.section(
+                    *(
+                        slice(part.start - first.start, part.stop - first.start)
+                        for part, first in zip((rows, columns), self._needed, strict=True)
+                    )
+                )
             return _native(self._hdu.section[(*self._leading, rows, columns)])
 
     def forget(self) -> None:
         """Let go of what was unpacked."""
-        self._unpacked = None
-        self._mapped = None
+        if self._unpacked is not None:
+            self._unpacked.close()
+            self._unpacked = None
 
-    def _map(self, path: Path, shape: tuple[int, ...]) -> np.memmap:
+    def _unpack(self) -> Room:
+        """The part that is needed, strip by strip: no more of it is in memory at once."""
+        rows, columns = self._needed
+        width = columns.stop - columns.start
+        row_bytes = self.shape[1] * abs(self.header["BITPIX"]) // 8
+        # Whole compression blocks, so that each is unpacked once.
+        step = max(1, STRIP_BYTES // max(row_bytes * self._block_rows, 1)) * self._block_rows
+        room = None
+        first = rows.start
+        try:
+            while first < rows.stop or room is None:
+                last = min((first // step + 1) * step, rows.stop)
+                part = _native(self._hdu.section[(*self._leading, slice(first, last), columns)])
+                if room is None:
+                    room = self._scratch.room((rows.stop - rows.start, width), part.dtype)
+                room.append(part)
+                first = last
+        except BaseException:
+            if room is not None:
+                room.close()
+            raise
+        return room
+
+    def _in_file(self, hdus: fits.HDUList, leading: tuple[int, ...]) -> FilePixels:
         """The pixels as they lie in the file: a part is read 20 times faster than by astropy."""
         with reading(self.name):
-            dtype = fits.hdu.BITPIX2DTYPE[self.header["BITPIX"]]
-            start = self._hdu.fileinfo()["datLoc"]
-            return np.memmap(path, np.dtype(dtype).newbyteorder(">"), "r", start, shape)
+            dtype = np.dtype(fits.hdu.BITPIX2DTYPE[self.header["BITPIX"]]).newbyteorder(">")
+            plane = int(np.ravel_multi_index(self._leading, leading)) if leading else 0
+            size = self.shape[0] * self.shape[1] * dtype.itemsize
+            start = self._hdu.fileinfo()["datLoc"] + plane * size
+            return FilePixels(hdus._file._file, start, self.shape, dtype)
 
 
 def open_fits(path: Path | str) -> fits.HDUList:
@@ -105,12 +146,17 @@ def open_fits(path: Path | str) -> fits.HDUList:
 
 
 def _find(hdus: fits.HDUList, plane: Plane) -> Any:
-    try:
-        return hdus[plane.hdu]
-    except (KeyError, IndexError):
-        raise TileError(
-            f"{Path(plane.path).name}: has no HDU {plane.hdu!r}; images are in {_images(hdus)}"
-        ) from None
+    """The HDU, by number or by name: the first of that name, no HDU after it being read."""
+    if isinstance(plane.hdu, str):
+        for hdu in hdus:
+            if hdu.name == plane.hdu.strip().upper():
+                return hdu
+    else:
+        with suppress(IndexError):
+            return hdus[plane.hdu]
+    raise TileError(
+        f"{Path(plane.path).name}: has no HDU {plane.hdu!r}; images are in {_images(hdus)}"
+    )
 
 
 def _images(hdus: fits.HDUList) -> str:
@@ -135,6 +181,12 @@ def _leading_index(leading: tuple[int, ...], chosen: int | None, name: str) -> t
 
 def _is_packed_file(hdus: fits.HDUList) -> bool:
     return hdus._file is not None and bool(hdus._file.compression)
+
+
+def _within(part: tuple[slice, slice], whole: tuple[slice, slice]) -> bool:
+    return all(
+        a.start >= b.start and a.stop <= b.stop for a, b in zip(part, whole, strict=True)
+    )
 
 
 def _native(values: np.ndarray) -> np.ndarray:

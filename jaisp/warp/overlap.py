@@ -37,8 +37,7 @@ def combine(
     inverse_variance: the mean of all valid ones with weights 1 / noise²; flags are joined.
     """
     if len(tiles) == 1:
-        only = np.where(np.isfinite(tiles[0].flux), 0, -1).astype(np.int16)
-        return tiles[0], only
+        return tiles[0], np.isfinite(tiles[0].flux).astype(np.int16) - np.int16(1)
     shape = tiles[0].flux.shape
     result = Planes(
         np.full(shape, np.nan, np.float32),

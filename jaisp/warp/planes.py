@@ -3,9 +3,7 @@
 import numpy as np
 from astropy.wcs import WCS
 from jaxtyping import Float32
-from scipy.ndimage import uniform_filter
 
-from jaisp.warp.background import sky_level, source_mask
 from jaisp.warp.kernel import measure_margin, resample
 from jaisp.warp.overlap import Planes
 from jaisp.warp.peers import by_reproject
@@ -14,8 +12,6 @@ from jaisp.warp.tile import TileReader
 
 NJY_ZEROPOINT = 31.4  # AB magnitude of 1 nJy
 LANCZOS_ORDER = {"lanczos3": 3, "lanczos5": 5}
-SKY_BOX_ARCSEC = 8.0
-SMALLEST_SKY_SHARE = 0.05
 
 
 def warp_tile(
@@ -24,6 +20,7 @@ def warp_tile(
     positions: PixelMap,
     kernel: str,
     deeper_than: Float32[np.ndarray, "y x"] | None = None,
+    threads: int = 1,
 ) -> Planes | None:
     """Resample one tile once onto a patch; None when it gives the patch nothing.
 
@@ -58,6 +55,7 @@ def warp_tile(
         unit=unit,
         origin=origin,
         wanted=wanted,
+        threads=threads,
     )
     if kernel not in LANCZOS_ORDER:
         window = reader.wcs.slice(part)
@@ -65,31 +63,6 @@ def warp_tile(
             section.flux, section.flags, window, output, positions, origin, found, unit, kernel
         )
     return Planes(found.flux, found.noise, found.flags, margin)
-
-
-def background_noise(
-    flux: Float32[np.ndarray, "y x"], noise: Float32[np.ndarray, "y x"], grid_arcsec: float
-) -> Float32[np.ndarray, "y x"]:
-    """The noise with the sources' own share taken out.
-
-    On sources it is replaced by the mean noise of the sky within 8″, or of the patch's sky, or,
-    in a patch full of source, by the patch's lowest decile.
-    """
-    missing = ~np.isfinite(flux) | ~np.isfinite(noise)
-    if missing.all():
-        return noise
-    # Not over the noise: a noise plane that includes sources would hide them.
-    sources = source_mask(flux, missing)
-    sky = ~missing & ~sources
-    if not sky.any():
-        lowest = np.float32(np.percentile(noise[~missing], 10))
-        return np.where(missing, noise, np.minimum(noise, lowest))
-    box = max(3, round(SKY_BOX_ARCSEC / grid_arcsec))
-    share = uniform_filter(sky.astype(np.float32), box, mode="constant")
-    total = uniform_filter(np.where(sky, noise, np.float32(0)), box, mode="constant")
-    enough = share > SMALLEST_SKY_SHARE
-    local = np.where(enough, total / np.where(enough, share, 1), sky_level(noise[sky]))
-    return np.where(sources & ~missing, np.minimum(noise, local), noise).astype(np.float32)
 
 
 def _part(low: float, high: float, size: int, halo: int) -> slice:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 from jaxtyping import Bool, Float, Float32
-from scipy.ndimage import binary_dilation
 from scipy.optimize import least_squares
 
 SMALLEST_SNR = 20.0
 LARGEST_ELONGATION = 1.3
 LOCUS_WIDTH = 0.15
 STAMP_RADIUS = 12
+CLEAR = 4  # pixels around a star's centre, none of them bad
 CORE = 2.0  # radii of half the peak
 MOST_STARS = 10
 NEAREST_STARS = 10
@@ -107,7 +107,6 @@ def find_candidates(
         if "limit" not in str(error) and "overflow" not in str(error):
             raise
         found = np.zeros(0, [(n, float) for n in ("x", "y", "a", "b", "flux", "npix", "flag")])
-    spoiled = binary_dilation(bad, iterations=5)
     column, row = (np.rint(found[n]).astype(int) for n in ("x", "y"))
     inside = (
         (np.minimum(column, row) >= STAMP_RADIUS)
@@ -117,7 +116,9 @@ def find_candidates(
     snr = found["flux"] / np.sqrt(np.maximum(found["npix"], 1)) / max(sky.globalrms, 1e-3)
     good = inside & (found["flag"] == 0) & (snr > SMALLEST_SNR)
     good &= found["a"] < LARGEST_ELONGATION * found["b"]
-    good[good] &= ~spoiled[row[good], column[good]]
+    for number in np.flatnonzero(good):
+        y, x = row[number], column[number]
+        good[number] = not bad[y - CLEAR : y + CLEAR + 1, x - CLEAR : x + CLEAR + 1].any()
     kept, snr = found[good], snr[good]
     radius, failed = sep.flux_radius(
         clean, kept["x"], kept["y"], np.full(len(kept), float(STAMP_RADIUS)), 0.5, mask=bad

@@ -1,43 +1,22 @@
 """One tile, read in parts: flux, noise and flags in its own units, its WCS, zero point and PSF."""
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from jaisp.archives.tile import Plane, Tile
 from jaisp.errors import TileError
-from jaisp.store.layout import UNUSABLE, Flag
-from jaisp.warp.background import Background, measure_background, source_mask
+from jaisp.store.layout import Flag
+from jaisp.warp.background import Background, background_rows, measure_background
 from jaisp.warp.fits_plane import FitsPlane, open_fits, reading
 from jaisp.warp.pixel_map import pixel_arcsec
-from jaisp.warp.psf import (
-    NO_STARS,
-    Candidates,
-    Stars,
-    choose_stars,
-    find_candidates,
-    stamp_fwhm,
-)
+from jaisp.warp.psf import stamp_fwhm
+from jaisp.warp.scratch import Scratch
 from jaisp.warp.usable import mark_pixels
-
-WINDOW = 400
-WINDOWS_A_SIDE = 2
-BRIGHT = 10.0
-FEWEST_BRIGHT = 20
-SOURCE_NOISE = 1.05
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a tile in its own units; unusable pixels have NaN flux and noise, and a flag."""
-
-    flux: Float32[np.ndarray, "y x"]
-    noise: Float32[np.ndarray, "y x"]
-    flags: UInt8[np.ndarray, "y x"]
+from jaisp.warp.windows import Findings, Section, look
 
 
 class TileReader:
@@ -45,7 +24,7 @@ class TileReader:
 
     Attributes
     ----------
-    tile: what the archive told of it.
+    tile: what the archive told of it. scratch: room for what is unpacked.
     shape: rows and columns. wcs: celestial, two axes. pixel_arcsec: mean pixel size.
     zeropoint: AB magnitude of one unit, or None when uncalibrated.
 
@@ -53,13 +32,15 @@ class TileReader:
     point is missing.
     """
 
-    def __init__(self, tile: Tile) -> None:
+    def __init__(self, tile: Tile, scratch: Scratch | None = None) -> None:
         self.tile = tile
+        self._scratch = scratch or Scratch()
         self._files: dict[str, fits.HDUList] = {}
         self._planes: list[FitsPlane] = []
         try:
             self._science = self._plane(tile.science)
             self.shape = self._science.shape
+            self._needed = slice(0, self.shape[0]), slice(0, self.shape[1])
             self._noise = self._companion(tile.noise)
             self._mask = self._companion(tile.mask)
             if self._noise is None and tile.noise_kind != "estimate":
@@ -83,7 +64,25 @@ class TileReader:
 
     def opened(self) -> "TileReader":
         """This reader, or a new one of the same tile when it was closed."""
-        return self if self._files else TileReader(self.tile)
+        if self._files:
+            return self
+        again = TileReader(self.tile, self._scratch)
+        again.need(*self._needed)
+        return again
+
+    def need(self, rows: slice, columns: slice) -> None:
+        """Say which part of the tile will be asked for (default: all of it): the rest is neither
+        unpacked nor looked at. What lies beyond can still be read, slowly."""
+        rows, columns = (
+            slice(min(max(part.start, 0), size), max(min(part.stop, size), 0))
+            for part, size in zip((rows, columns), self.shape, strict=True)
+        )
+        self._needed = rows, columns
+        if self._measures_sky:
+            rows, columns = background_rows(rows, self.shape[0]), slice(0, self.shape[1])
+        for plane in (self._science, self._noise, self._mask):
+            if plane is not None:
+                plane.need(rows, columns)
 
     def section(self, rows: slice, columns: slice) -> Section:
         """Read a part, which may reach beyond the tile: there it is EDGE.
@@ -113,7 +112,7 @@ class TileReader:
             return self._stamp_fwhm * self.pixel_arcsec
         if self.tile.psf_fwhm_arcsec is not None:
             return self.tile.psf_fwhm_arcsec
-        return self._survey[0].fwhm_at(x, y) * self.pixel_arcsec
+        return self._findings.stars.fwhm_at(x, y) * self.pixel_arcsec
 
     @property
     def psf_source(self) -> str:
@@ -122,18 +121,18 @@ class TileReader:
             return "stamp"
         if self.tile.psf_fwhm_arcsec is not None:
             return "given"
-        return "stars" if self._survey[0].fwhm.size else "none"
+        return "stars" if self._findings.stars.fwhm.size else "none"
 
     @property
     def noise_includes_sources(self) -> bool:
         """Whether the noise plane is higher on sources than on the sky beside them."""
-        return self.tile.noise is not None and self._survey[1]
+        return self.tile.noise is not None and self._findings.noise_includes_sources
 
     def _plane(self, plane: Plane) -> FitsPlane:
         path = str(plane.path)
         if path not in self._files:
             self._files[path] = open_fits(path)
-        self._planes.append(FitsPlane(self._files[path], plane))
+        self._planes.append(FitsPlane(self._files[path], plane, self._scratch))
         return self._planes[-1]
 
     def _companion(self, plane: Plane | None) -> FitsPlane | None:
@@ -201,7 +200,17 @@ class TileReader:
 
     @cached_property
     def _background(self) -> Background:
-        return measure_background(self._flux_and_bad, self.shape)
+        rows = background_rows(self._needed[0], self.shape[0])
+        return measure_background(self._flux_and_bad, rows, self.shape[1])
+
+    @property
+    def _measures_sky(self) -> bool:
+        """Whether the tile's own sky is measured: for its level, or for want of a noise plane."""
+        return self._noise is None or self.tile.subtract_sky
+
+    @cached_property
+    def _findings(self) -> Findings:
+        return look(self._inner, *self._needed)
 
     def _flux_and_bad(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         flux = self._science.section(rows, columns).astype(np.float32)
@@ -228,53 +237,12 @@ class TileReader:
         flux = np.array(self._science.section(rows, columns), np.float32)
         level: np.ndarray | None = None
         sky_noise: np.ndarray | None = None
-        if self._noise is None or self.tile.subtract_sky:
+        if self._measures_sky:
             level, sky_noise = self._background.section(rows, columns)
         noise, flags = self._mark(flux, rows, columns, sky_noise)
         if self.tile.subtract_sky and level is not None:
             flux -= level
         return Section(flux, noise, flags)
-
-    @cached_property
-    def _survey(self) -> tuple[Stars, bool]:
-        """Stars, and whether the noise includes sources, from windows spread over the tile."""
-        candidates, excess = [], []
-        for rows, columns in _windows(self.shape):
-            part = self._inner(rows, columns)
-            bad = (part.flags & np.uint8(UNUSABLE | Flag.SATURATED)) != 0
-            if bad.mean() > 0.9:
-                continue
-            found = find_candidates(part.flux, part.noise, bad)
-            candidates.append((found, rows.start, columns.start))
-            excess.append(_noise_excess(part, bad))
-        if not candidates:
-            return NO_STARS, False
-        merged = Candidates(
-            np.concatenate([c.x + x0 for c, _, x0 in candidates]),
-            np.concatenate([c.y + y0 for c, y0, _ in candidates]),
-            *(
-                np.concatenate([getattr(c, name) for c, _, _ in candidates])
-                for name in ("half_light", "snr", "stamps")
-            ),
-        )
-        ratios = np.concatenate(excess)
-        includes = len(ratios) >= FEWEST_BRIGHT and np.median(ratios) > SOURCE_NOISE
-        return choose_stars(merged), bool(includes)
-
-
-def _noise_excess(part: Section, bad: Bool[np.ndarray, "y x"]) -> Float32[np.ndarray, " pixel"]:
-    """Noise of the brightest pixels over the noise of the sky in the same window.
-
-    Brightest: the upper tenth of those above 10σ; in fainter ones the sky's share prevails.
-    """
-    snr = np.where(bad, np.float32(0), part.flux / np.where(bad, np.float32(1), part.noise))
-    sky = ~bad & ~source_mask(snr, bad)
-    bright = ~bad & (snr > BRIGHT)
-    if not sky.any() or bright.sum() < FEWEST_BRIGHT:
-        return np.zeros(0, np.float32)
-    count = max(FEWEST_BRIGHT, int(bright.sum()) // 10)
-    brightest = np.argsort(part.flux[bright])[-count:]
-    return part.noise[bright][brightest] / np.median(part.noise[sky])
 
 
 def _given_wcs(
@@ -293,13 +261,3 @@ def _given_wcs(
     wcs.wcs.radesys = "ICRS"
     wcs.wcs.set()
     return wcs
-
-
-def _windows(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """Windows spread evenly over a tile, or all of it when it is small."""
-    along = []
-    for size in shape:
-        count = min(WINDOWS_A_SIDE, -(-size // WINDOW))
-        starts = np.linspace(0, max(size - WINDOW, 0), count).astype(int)
-        along.append([slice(int(s), min(int(s) + WINDOW, size)) for s in starts])
-    return [(rows, columns) for rows in along[0] for columns in along[1]]
