@@ -17,6 +17,7 @@ STRIP = 8 * MESH
 REACH = 5 * MESH
 SMOOTHING = 1.5
 GROWTH = 2
+THRESHOLD = 3.0
 ENOUGH = 2**13
 
 Image = Float32[np.ndarray, "y x"]
@@ -64,24 +65,19 @@ def measure_background(
         level.append(strip_level)
         noise.append(strip_noise)
     # A median over neighbours takes out the mesh squares that a bright source spoiled.
-    return Background(
-        *(median_filter(np.concatenate(m), 3, mode="nearest") for m in (level, noise)),
-        first_row=rows.start,
-    )
+    smooth = [median_filter(np.concatenate(m), 3, mode="nearest") for m in (level, noise)]
+    return Background(smooth[0], smooth[1], rows.start)
 
 
-def source_mask(
-    flux: Image, bad: Bool[np.ndarray, "y x"], threshold: float = 3.0
-) -> Bool[np.ndarray, "y x"]:
-    """Pixels of sources: above `threshold` σ on the smoothed image, and 2 px around.
+def _source_mask(flux: Image, bad: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+    """Pixels of sources: 3σ above the sky on the smoothed image, and 2 px around.
 
-    flux: in units in which the noise is even; the sky needn't be at zero. σ is the smoothed
-    image's own scatter.
+    σ is the smoothed image's own scatter.
     """
     level = np.float32(sky_level(flux[~bad]))
     smooth = gaussian_filter(np.where(bad, np.float32(0), flux - level), SMOOTHING, truncate=2.5)
     sigma = robust_scatter(smooth[~bad]) if not bad.all() else 0.0
-    return maximum_filter(smooth > threshold * sigma, 2 * GROWTH + 1)
+    return maximum_filter(smooth > THRESHOLD * sigma, 2 * GROWTH + 1)
 
 
 def robust_scatter(values: Float32[np.ndarray, " value"]) -> float:
@@ -107,7 +103,7 @@ def _measure_strip(flux: Image, bad: Bool[np.ndarray, "y x"]) -> tuple[np.ndarra
     centre = np.median(good)
     clean = np.where(bad, np.float32(0), (flux - centre) / unit).astype(np.float32)
     first = sep.Background(clean, mask=bad, bw=MESH, bh=MESH)
-    sources = source_mask((clean - first.back()) / max(first.globalrms, 1e-6), bad)
+    sources = _source_mask((clean - first.back()) / max(first.globalrms, 1e-6), bad)
     masked = bad | sources if not (bad | sources).all() else bad
     sky = sep.Background(clean, mask=masked, bw=MESH, bh=MESH, fw=1, fh=1)
     y, x = (np.minimum(np.arange(n) * MESH + MESH // 2, size - 1) for n, size in

@@ -61,9 +61,7 @@ class Source:
         return self.reader.tile
 
 
-def warp(
-    config: Config, cell: Cell, survey: str, strict: bool = False, threads: int = 1
-) -> dict:
+def warp(config: Config, cell: Cell, survey: str, strict: bool = False, threads: int = 1) -> dict:
     """Cut every patch of a cell from a survey's tiles; returns what the receipt says.
 
     A tile that can't be used is set down as a problem and left out; with `strict` it is a

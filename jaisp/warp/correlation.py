@@ -5,11 +5,11 @@ from jaxtyping import Float32, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
 from jaisp.store.layout import UNUSABLE, Flag
-from jaisp.warp.background import robust_scatter, source_mask
+from jaisp.warp.background import robust_scatter
+from jaisp.warp.bins import bin_patch
 
 APERTURES_ARCSEC = (1.0, 3.0)  # diameters
 FEWEST = 50
-THRESHOLD = 4.0  # lower, and apertures without a source would be those without a noise peak
 MOST_PATCHES = 16
 
 
@@ -35,7 +35,8 @@ class NoiseCorrelation:
         missing = ~np.isfinite(flux) | ~np.isfinite(noise) | ((flags & unusable) != 0)
         if missing.all():
             return
-        bad = missing | source_mask(flux, missing, THRESHOLD)
+        bins = bin_patch(flux, noise, grid_arcsec)
+        bad = missing | bins.on_pixels(bins.sources(), flux.shape)
         if bad.all():
             return
         # Of all pixels: an error of the level that is nothing in one adds up in an aperture.

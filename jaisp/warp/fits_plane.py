@@ -184,9 +184,7 @@ def _is_packed_file(hdus: fits.HDUList) -> bool:
 
 
 def _within(part: tuple[slice, slice], whole: tuple[slice, slice]) -> bool:
-    return all(
-        a.start >= b.start and a.stop <= b.stop for a, b in zip(part, whole, strict=True)
-    )
+    return all(a.start >= b.start and a.stop <= b.stop for a, b in zip(part, whole, strict=True))
 
 
 def _native(values: np.ndarray) -> np.ndarray:

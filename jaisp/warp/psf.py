@@ -5,16 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 from jaxtyping import Bool, Float, Float32
-from scipy.optimize import least_squares
+from scipy.optimize import leastsq
+
+from jaisp.warp.background import sky_level
 
 SMALLEST_SNR = 20.0
 LARGEST_ELONGATION = 1.3
 LOCUS_WIDTH = 0.15
 STAMP_RADIUS = 12
 CLEAR = 4  # pixels around a star's centre, none of them bad
+SKY_MESH = 32  # of every second pixel
+DEBLENDINGS = 8  # levels; a star with a neighbour is not looked for in more
 CORE = 2.0  # radii of half the peak
 MOST_STARS = 10
 NEAREST_STARS = 10
+CONVERGED = (1, 2, 3, 4)  # of MINPACK's answers
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,12 @@ def stamp_fwhm(stamp: Float32[np.ndarray, "k k"]) -> float:
         return np.stack([unit, steep * dx / alpha, steep * dy / alpha, *along], axis=1)
 
     start = [1.0, float(x0), float(y0), np.log(reach / 2), np.log(2.0)]
-    fit = least_squares(residual, start, jac=slopes, method="lm", xtol=1e-5, ftol=1e-6)
-    alpha, beta = shape(*fit.x[3:])
+    found, _, _, _, status = leastsq(
+        residual, start, Dfun=slopes, xtol=1e-5, ftol=1e-6, full_output=True
+    )
+    alpha, beta = shape(*found[3:])
     fwhm = float(2 * alpha * np.sqrt(2 ** (1 / beta) - 1))
-    return fwhm if fit.success and fwhm < len(stamp) else float("nan")
+    return fwhm if status in CONVERGED and fwhm < len(stamp) else float("nan")
 
 
 def find_candidates(
@@ -96,12 +103,14 @@ def find_candidates(
     bad: unusable or saturated. Positions are in pixels of the window.
     """
     # One noise for the window: a plane that includes sources would flatten them.
-    clean = np.where(bad, np.float32(0), flux / np.median(noise[~bad]))
-    sky = sep.Background(clean, mask=bad)
-    clean = clean - sky.back()
+    clean = np.where(bad, np.float32(0), flux / np.float32(sky_level(noise[~bad])))
+    # The sky is smooth: every second row and column tell it as well.
+    few = np.ascontiguousarray(clean[::2, ::2])
+    sky = sep.Background(few, mask=np.ascontiguousarray(bad[::2, ::2]), bw=SKY_MESH, bh=SKY_MESH)
+    clean -= sky.back().repeat(2, 0).repeat(2, 1)[: clean.shape[0], : clean.shape[1]]
     threshold = 5.0 * max(sky.globalrms, 1e-3)
     try:
-        found = sep.extract(clean, threshold, mask=bad, minarea=5)
+        found = sep.extract(clean, threshold, mask=bad, minarea=5, deblend_nthresh=DEBLENDINGS)
     except Exception as error:
         # sep's limits on active objects and deblending: a crowded window tells nothing of stars.
         if "limit" not in str(error) and "overflow" not in str(error):

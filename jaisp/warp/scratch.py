@@ -83,7 +83,7 @@ class Room:
             self._pixels[self._filled : self._filled + len(values)] = values
         else:
             assert self._file is not None
-            self._file.write(np.ascontiguousarray(values, self._pixels.dtype))
+            self._file.write(np.ascontiguousarray(values, self._pixels.dtype).data)
             self._file.flush()
         self._filled += len(values)
 
