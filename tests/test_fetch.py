@@ -1,5 +1,7 @@
 """Plan and fetch: what is found, what is verified, what is set aside."""
 
+import gzip
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -140,10 +142,39 @@ def no_rms(path):
         hdus.writeto(path, overwrite=True)
 
 
+def pack(path):
+    """Zeros pack so well that the file is smaller than its pixels."""
+    with fits.open(path) as hdus:
+        hdus["RMS"].data[:] = 1.0
+        hdus.writeto(path, overwrite=True)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def pack_and_truncate(path):
+    pack(path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def pack_and_spoil_the_checksum(path):
+    pack(path)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_a_packed_file_is_as_good(field):
+    pack(field.data / "wide.fits")
+    plan(field)
+    fetch_all(field)
+    assert gather_fetched(field)["problems"] == 0
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (truncate, "truncated"),
+        (pack_and_truncate, "can't be unpacked"),
+        (pack_and_spoil_the_checksum, "can't be unpacked"),
         (remove_wcs, "no celestial WCS"),
         (flip_a_bit, "verification failed"),
         (html, "wide.fits"),
