@@ -64,7 +64,10 @@ def pack(folder: Path, packing: str) -> dict[str, str]:
     names = {name: f"{name}.fits" for name in ("science", "rms", "flag")}
     if packing == "gzip":
         for name in names.values():
-            with (folder / name).open("rb") as plain, gzip.open(folder / f"{name}.gz", "wb", 1) as g:
+            with (
+                (folder / name).open("rb") as plain,
+                gzip.open(folder / f"{name}.gz", "wb", 1) as g,
+            ):
                 shutil.copyfileobj(plain, g, 2**24)
         return {key: f"{name}.gz" for key, name in names.items()}
     if packing == "rice":

@@ -3,15 +3,10 @@
 A file that already lies on this machine is verified where it lies and linked into the cache.
 """
 
-import bz2
-import gzip
 import hashlib
 import logging
-import lzma
 import os
-import sys
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,13 +29,13 @@ from jaisp.files import (
     sha256,
     write_problems,
 )
+from jaisp.packed import OPENERS, unpacked_length
 from jaisp.progress import track
 
 log = logging.getLogger(__name__)
 
 # A fixed number of jobs, whatever the number of tiles, so that no checkpoint is needed.
 BATCHES = 4
-UNPACK = {"gzip": gzip.open, "bzip2": bz2.open, "lzma": lzma.open}
 
 
 def batch_of(tile: Tile) -> int:
@@ -131,25 +126,12 @@ def _verify_structure(path: Path) -> None:
             # Reading a checksum keyword verifies it; the data are mapped, not loaded, otherwise.
             hdu.verify("exception")
         last = hdus[-1].fileinfo()
-        packed = hdus._file.compression
-        if last["datLoc"] + last["datSpan"] > _length(path, packed):
+        packing = hdus._file.compression
+        length = unpacked_length(path, packing) if packing in OPENERS else path.stat().st_size
+        # Astropy unpacks other packings whole when it opens them, and sees to it itself.
+        whole = packing is not None and packing not in OPENERS
+        if not whole and last["datLoc"] + last["datSpan"] > length:
             raise TileError(f"{path.name} is truncated")
-
-
-def _length(path: Path, packed: str | None) -> int:
-    """Bytes of a file, unpacked; reading a packed one to its end verifies its checksum too."""
-    if packed is None:
-        return path.stat().st_size
-    if packed not in UNPACK:
-        return sys.maxsize  # zip: astropy unpacks and checks all of it when it opens the file
-    length = 0
-    try:
-        with UNPACK[packed](path) as file:
-            while block := file.read(2**22):
-                length += len(block)
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise TileError(f"{path.name} can't be unpacked: {error}") from None
-    return length
 
 
 def _verify_planes(tile: Tile) -> None:
