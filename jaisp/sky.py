@@ -6,14 +6,16 @@ A&A 395, 1077, section 5.1.3).
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any
 
+import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from astropy_healpix import HEALPix
 from jaxtyping import Bool, Float, UInt8
-from scipy.spatial import cKDTree
 
 from jaisp.config import Config
 from jaisp.config.geometry import Moc, Region
@@ -24,26 +26,52 @@ ONE_CELL_ARCMIN = 25.0
 HEALPIX_ORDER = 7
 SEPARATION_ARCSEC = 3.0
 MANY_CELLS = 20
+MOST_DISTANT = np.radians(80.0)  # from a rectangle's centre, of pixels that it surely holds
 NONE, TRAIN, VALIDATION, TEST = 0, 1, 2, 3
 SPLITS = {"none": NONE, "train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
-@dataclass(frozen=True, eq=False)
 class Cell:
     """A piece of sky with one tangent plane, and the patches that it holds.
 
+    Parameters
+    ----------
     name: `field`, `field0`… for several regions, or `o7p0001234` (HEALPix order 7, nested).
-    ra, dec: tangent point, degrees. centres: patch centres on the plane, arcsec (x, y).
+    ra, dec: tangent point, degrees.
+    patch_arcsec: side of a patch.
+    centres: patch centres on the plane, arcsec (x, y); or what works them out when they are first
+        asked for, which planning a wide sky does only where the sky ends.
+    whole: whether these are all patches of a HEALPix pixel: its name then tells them.
     """
 
-    name: str
-    ra: float
-    dec: float
-    patch_arcsec: float
-    centres: Float[np.ndarray, "patch 2"]
+    def __init__(
+        self,
+        name: str,
+        ra: float,
+        dec: float,
+        patch_arcsec: float,
+        centres: Float[np.ndarray, "patch 2"] | Callable[[], Float[np.ndarray, "patch 2"]],
+        whole: bool = False,
+    ) -> None:
+        self.name = name
+        self.ra = ra
+        self.dec = dec
+        self.patch_arcsec = patch_arcsec
+        self.whole = whole
+        self._centres = centres
+
+    @cached_property
+    def centres(self) -> Float[np.ndarray, "patch 2"]:
+        """Patch centres on the plane, arcsec (x, y)."""
+        return self._centres() if callable(self._centres) else self._centres
 
     def __len__(self) -> int:
         return len(self.centres)
+
+    def identity(self) -> list[Any]:
+        """Name, tangent point and patches, as JSON values: what hashes know of a cell."""
+        patches = "whole" if self.whole else np.round(self.centres, 6).tolist()
+        return [self.name, round(self.ra, 9), round(self.dec, 9), patches]
 
     def sky_centres(self) -> tuple[Float[np.ndarray, " patch"], Float[np.ndarray, " patch"]]:
         """Right ascension and declination of the patch centres, degrees."""
@@ -125,29 +153,43 @@ def _region_cell(name: str, region: Region, patch_arcsec: float) -> Cell:
 def _healpix_cells(config: Config, order: int) -> list[Cell]:
     healpix = HEALPix(nside=2**order, order="nested", frame="icrs")
     coverage = _Coverage(config)
+    candidates = coverage.candidates(healpix)
+    middles = healpix.healpix_to_skycoord(candidates)
+    inside = coverage.holds_pixels(healpix, candidates)
+    patch_arcsec = config.patch.arcsec
     found = []
-    for index in coverage.candidates(healpix):
-        centre = healpix.healpix_to_skycoord(index)
-        empty = Cell(
-            f"o{order}p{index:07d}",
-            centre.ra.deg,
-            centre.dec.deg,
-            config.patch.arcsec,
-            np.zeros((0, 2)),
-        )
-        # A HEALPix pixel reaches at most about its resolution from its centre.
-        reach = int(np.ceil(healpix.pixel_resolution.to_value("arcsec") / config.patch.arcsec)) + 1
-        steps = np.arange(-reach, reach + 1) * config.patch.arcsec
-        y, x = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
-        ra, dec = plane_radec(empty, x, y)
-        sky = SkyCoord(ra, dec, unit="deg")
-        inside = (healpix.skycoord_to_healpix(sky) == index) & coverage.holds(ra, dec)
-        if inside.any():
-            centres = np.stack([x[inside], y[inside]], axis=1)
-            found.append(Cell(empty.name, empty.ra, empty.dec, config.patch.arcsec, centres))
+    for index, ra, dec, whole in zip(
+        candidates, middles.ra.deg.tolist(), middles.dec.deg.tolist(), inside, strict=True
+    ):
+        name = f"o{order}p{index:07d}"
+        all_of_it = partial(_pixel_patches, order, index, ra, dec, patch_arcsec)
+        cell = Cell(name, ra, dec, patch_arcsec, all_of_it, whole=True)
+        if not whole:
+            held = coverage.holds(*cell.sky_centres())
+            cell = Cell(name, ra, dec, patch_arcsec, cell.centres[held], whole=bool(held.all()))
+        if whole or len(cell):
+            found.append(cell)
     if not found:
         raise UserError("sky: holds no patch; give a larger region or a smaller patch.arcsec")
     return sorted(found, key=lambda cell: cell.name)
+
+
+def _pixel_patches(
+    order: int, index: int, ra: float, dec: float, patch_arcsec: float
+) -> Float[np.ndarray, "patch 2"]:
+    """All patches whose centres lie in a HEALPix pixel, on the plane at its middle."""
+    healpix = HEALPix(nside=2**order, order="nested", frame="icrs")
+    reach = int(np.ceil(_pixel_reach(healpix) / patch_arcsec)) + 1
+    steps = np.arange(-reach, reach + 1) * patch_arcsec
+    y, x = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
+    lon, lat = plane_radec(Cell("", ra, dec, patch_arcsec, np.zeros((0, 2))), x, y)
+    inside = healpix.lonlat_to_healpix(lon * u.deg, lat * u.deg) == index
+    return np.stack([x[inside], y[inside]], axis=1)
+
+
+def _pixel_reach(healpix: HEALPix) -> float:
+    """Arcsec within which a pixel lies around its middle: at most about its resolution."""
+    return float(healpix.pixel_resolution.to_value("arcsec"))
 
 
 class _Coverage:
@@ -187,6 +229,25 @@ class _Coverage:
             found |= {int(i) for i in healpix.skycoord_to_healpix(sky)}
         return sorted(found)
 
+    def holds_pixels(self, healpix: HEALPix, indices: list[int]) -> list[bool]:
+        """Whether each HEALPix pixel certainly lies in this sky as a whole."""
+        if self.moc is not None:
+            order = int(np.log2(healpix.nside))
+            missing = {int(i) for i in self.moc.complement().degrade_to_order(order).flatten()}
+            return [index not in missing for index in indices]
+        reach = _pixel_reach(healpix)
+        middles = healpix.healpix_to_skycoord(indices)
+        found = np.zeros(len(indices), bool)
+        for region in self.regions:
+            centre = SkyCoord(region.ra, region.dec, unit="deg")
+            farthest = middles.separation(centre).rad + reach * ARCSEC
+            # The plane stretches by sec² of the distance from its tangent point, at most.
+            near = np.flatnonzero(farthest < MOST_DISTANT)
+            margin = reach / np.cos(farthest[near]) ** 2
+            ra, dec = middles.ra.deg[near], middles.dec.deg[near]
+            found[near] |= in_region(region, ra, dec, margin_arcsec=-margin)
+        return found.tolist()
+
     def holds(self, ra: np.ndarray, dec: np.ndarray) -> Bool[np.ndarray, " patch"]:
         """Whether each position lies in this sky."""
         if self.moc is not None:
@@ -199,9 +260,15 @@ def _samples(width: float, step: float) -> np.ndarray:
 
 
 def in_region(
-    region: Region, ra: np.ndarray, dec: np.ndarray, margin_arcsec: float = 0.0
+    region: Region,
+    ra: np.ndarray,
+    dec: np.ndarray,
+    margin_arcsec: float | Float[np.ndarray, " position"] = 0.0,
 ) -> Bool[np.ndarray, " position"]:
-    """Whether positions (degrees) lie in a rectangle grown by `margin_arcsec` on each side."""
+    """Whether positions (degrees) lie in a rectangle grown by `margin_arcsec` on each side.
+
+    A negative margin shrinks it.
+    """
     plane = Cell("", region.ra, region.dec, 1.0, np.zeros((0, 2)))
     with np.errstate(invalid="ignore"):
         x, y = plane_xy(plane, ra, dec)
@@ -292,6 +359,8 @@ def _separated(
     sky_cells: list[Cell], assigned: dict[str, UInt8[np.ndarray, " patch"]]
 ) -> dict[str, UInt8[np.ndarray, " patch"]]:
     """Take patches out of every split that come within 3″ of a patch of a stronger split."""
+    from scipy.spatial import cKDTree  # slow to import, and planning has no use for it
+
     side = max(cell.patch_arcsec for cell in sky_cells)
     split = np.concatenate([assigned[cell.name] for cell in sky_cells])
     owner = np.repeat(np.arange(len(sky_cells)), [len(cell) for cell in sky_cells])

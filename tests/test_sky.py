@@ -6,7 +6,7 @@ from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaisp.config import load_config
+from jaisp.config import group_hash, load_config
 from jaisp.config.geometry import Region
 from jaisp.sky import (
     NONE,
@@ -14,6 +14,7 @@ from jaisp.sky import (
     TEST,
     TRAIN,
     VALIDATION,
+    _pixel_patches,
     cells,
     in_region,
     patch_wcs,
@@ -59,6 +60,68 @@ def test_wide_sky_is_cut_along_healpix_without_gap_or_overlap(tmp_path):
     for cell in found:
         owner = healpix.skycoord_to_healpix(SkyCoord(*cell.sky_centres(), unit="deg"))
         assert set(owner) == {int(cell.name[3:])}
+
+
+WIDE = {"sky": region(ra=200.0, dec=-35.0, width=200.0, height=150.0), "patch": {"arcsec": 204.8}}
+
+
+def test_planning_wide_sky_works_out_patches_only_where_it_ends(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(order, index, *rest):
+        asked.append(f"o{order}p{index:07d}")
+        return _pixel_patches(order, index, *rest)
+
+    monkeypatch.setattr("jaisp.sky._pixel_patches", counted)
+    config = config_of(tmp_path, **WIDE)
+    found = cells(config)
+    for cell in found:
+        group_hash(config, "wide", cell)
+    left = [cell for cell in found if cell.name not in asked]
+    assert len(left) >= 8
+    assert all(cell.whole for cell in left)
+    for cell in left:
+        # What was not asked for is what asking would have given.
+        held = in_region(config.sky[0], *cell.sky_centres())
+        assert held.all()
+        assert len(cell) > 40
+
+
+def test_a_cell_is_the_same_however_far_the_sky_goes_on(tmp_path):
+    """Its hash too, whether its patches were worked out to plan or not."""
+    near = config_of(tmp_path, **WIDE)
+    larger = {"width_arcmin": 260.0, "height_arcmin": 210.0}
+    far = config_of(tmp_path, **{**WIDE, "sky": WIDE["sky"] | larger})
+    first, more = ({c.name: c for c in cells(config)} for config in (near, far))
+    assert set(first) < set(more)
+    grown = 0
+    for name, cell in first.items():
+        same = np.array_equal(cell.centres, more[name].centres)
+        hashes = [group_hash(near, "wide", c) for c in (cell, more[name])]
+        assert same == (hashes[0] == hashes[1])
+        grown += not same
+    assert 0 < grown < len(first)
+
+
+def test_cells_of_a_moc_are_whole_but_where_it_ends(tmp_path):
+    from astropy_healpix import HEALPix
+    from mocpy import MOC
+
+    # Ten pixels of order 7 and a quarter of another.
+    pixels = [70_000 + i for i in range(10)]
+    cut = MOC.from_healpix_cells(
+        np.array([*pixels, 4 * 70_010], np.uint64), np.array([7] * 10 + [8], np.uint8), 8
+    )
+    cut.save(tmp_path / "sky.fits", format="fits")
+    config = config_of(tmp_path, sky={"moc": "sky.fits"}, patch={"arcsec": 102.4})
+    found = cells(config)
+    assert [cell.name for cell in found] == [f"o7p{i:07d}" for i in (*pixels, 70_010)]
+    assert [cell.whole for cell in found] == [True] * 10 + [False]
+    finer = HEALPix(nside=256, order="nested", frame="icrs")
+    for cell in found:
+        sky = SkyCoord(*cell.sky_centres(), unit="deg")
+        assert np.asarray(cut.contains_skycoords(sky)).all()
+    assert set(finer.skycoord_to_healpix(sky)) == {4 * 70_010}
 
 
 @settings(max_examples=30, deadline=None)

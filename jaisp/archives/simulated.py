@@ -1,8 +1,8 @@
 """Archive kind `simulated`: the tiles that `jaisp simulate` wrote, by the listing beside them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-
-from astropy.table import Row, Table
+from typing import Any
 
 from jaisp.archives.tile import Plane, Tile
 from jaisp.config import Config
@@ -19,11 +19,15 @@ def find_tiles(config: Config, survey: str) -> list[Tile]:
 
     Raises UserError when the archive was not made yet, or lacks a band.
     """
+    from astropy.table import Table  # slow to import, and every dry run reads this module
+
     folder = archive_folder(config)
     listing = folder / "listing.ecsv"
     if not listing.is_file():
         raise UserError(f"{listing}: no such file; make the archive with `jaisp simulate` first")
-    rows = [row for row in Table.read(listing) if row["survey"] == survey]
+    table = Table.read(listing)
+    rows = [dict(zip(table.colnames, row, strict=True)) for row in table.iterrows()]
+    rows = [row for row in rows if row["survey"] == survey]
     offered = {str(row["band"]) for row in rows}
     for band in config.surveys[survey].bands:
         if band not in offered:
@@ -31,7 +35,7 @@ def find_tiles(config: Config, survey: str) -> list[Tile]:
     return [_tile(row, folder) for row in rows if row["band"] in config.surveys[survey].bands]
 
 
-def _tile(row: Row, folder: Path) -> Tile:
+def _tile(row: Mapping[str, Any], folder: Path) -> Tile:
     def plane(name: str) -> Plane:
         return Plane(
             folder / str(row[f"{name}_path"]),

@@ -6,8 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from jaisp.config.root import Config
 
 PACKAGE = Path(__file__).parent.parent
@@ -50,21 +48,8 @@ MODULES = {
 class CellLike(Protocol):
     """The part of a cell that enters hashes."""
 
-    @property
-    def name(self) -> str:
-        """As the store names it."""
-
-    @property
-    def ra(self) -> float:
-        """Of the tangent point, degrees."""
-
-    @property
-    def dec(self) -> float:
-        """Of the tangent point, degrees."""
-
-    @property
-    def centres(self) -> np.ndarray:
-        """Of the patches, arcsec on the plane."""
+    def identity(self) -> list[Any]:
+        """Its name, tangent point and patches, as JSON values."""
 
 
 def stage_hash(config: Config, stage: str) -> str:
@@ -94,8 +79,7 @@ def group_hash(config: Config, survey: str, cell: CellLike) -> str:
     own = config.surveys[survey]
     content = {name: _section(config, name) for name in SECTIONS["warp"]}
     content |= {"survey": _plain(own), "name": survey, "grid": config.grid(survey)}
-    centres = np.round(cell.centres, 6).tolist()
-    content["cell"] = [cell.name, round(cell.ra, 9), round(cell.dec, 9), centres]
+    content["cell"] = cell.identity()
     if own.archive.kind == "simulated":
         content["simulate"] = _section(config, "simulate")
     return _digest(content)
