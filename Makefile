@@ -4,12 +4,14 @@
 PYTHON ?= python3
 CORES ?= all
 KILLS ?= 20
+WRITER_KILLS ?= 50
 # The folder of real images; its tests say that they are skipped where it isn't.
 REAL_DATA ?= $(or $(JAISP_REAL_DATA),$(wildcard ../shared/data))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test fast-test lint real real-wide drill bench-warp figures clean
+.PHONY: run test fast-test lint real real-wide drill drill-writers bench-warp \
+        figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -41,6 +43,10 @@ real-wide: real-kids_viking_wide
 # A run killed with -9 at 20 random moments ends with the store of an undisturbed one.
 drill: .venv/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/kill_drill.py --kills $(KILLS)
+
+# The writer of a group killed with -9 at 50 random instants of its writing, likewise.
+drill-writers: .venv/test.stamp
+	$(BIN)/python benchmarks/writer_drill.py --kills $(WRITER_KILLS)
 
 # Resampling and the warp stage against their peers (SWarp where it is installed).
 bench-warp: .venv/test.stamp
