@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 from jaisp.config import Config
 from jaisp.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -102,11 +105,18 @@ def write_receipt(config: Config, stage: str, name: str, content: dict) -> Path:
 
 @contextmanager
 def locked(path: Path | str) -> Iterator[None]:
-    """Hold `path` as a lock, waiting for it; the kernel gives it back if the process dies."""
+    """Hold `path` as a lock; the kernel gives it back if the process dies.
+
+    While another process holds it, say so and wait.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: held by another job; waiting for it to end", path)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

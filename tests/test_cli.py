@@ -1,5 +1,6 @@
 """The commands as typed: one line for what the user did wrong, status 2, no traceback."""
 
+import fcntl
 import subprocess
 import sys
 
@@ -10,9 +11,12 @@ import jaisp
 from tests.configs import small_config, write_config, write_small_field
 
 
+COMMAND = [sys.executable, "-c", "from jaisp.cli import main; main()"]
+
+
 def jaisp_command(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-c", "from jaisp.cli import main; main()", *arguments],
+        [*COMMAND, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -70,3 +74,27 @@ def test_stages_leave_their_receipts_and_logs(tmp_path):
         flux = patch[survey].flux[0]
         middle = flux.shape[0] // 2
         assert flux[middle - 2 : middle + 2, middle - 2 : middle + 2].max() == flux.max()
+
+
+def test_two_jobs_on_one_group_take_turns(tmp_path):
+    """The second says that it waits, and keeps what the first one has made."""
+    write_small_field(tmp_path)
+    for stage in ("plan", "fetch"):
+        assert jaisp_command(tmp_path, stage, "--config", "config.yaml").returncode == 0
+    results = tmp_path / "results" / "small"
+    (results / ".partial").mkdir(exist_ok=True)
+    warp = [*COMMAND, "warp", "--config", "config.yaml", "--cell", "field", "--survey", "wide"]
+    options = {"cwd": tmp_path, "stderr": subprocess.PIPE, "text": True}
+    with (results / ".partial" / "field.wide.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        jobs = [subprocess.Popen(warp, **options) for _ in range(2)]
+        first_lines = [job.stderr.readline() for job in jobs]
+        for job, line in zip(jobs, first_lines, strict=True):
+            assert "field.wide.lock: held by another job; waiting" in line
+            assert job.poll() is None
+        assert not (results / "patches.zarr").exists()
+        assert not (results / "receipts" / "warp").exists()
+    said = [job.communicate()[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert sorted("whole and up to date, kept" in text for text in said) == [False, True]
+    assert (results / "receipts" / "warp" / "field.wide.json").is_file()
