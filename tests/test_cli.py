@@ -10,7 +10,6 @@ import yaml
 import jaisp
 from tests.configs import small_config, write_config, write_small_field
 
-
 COMMAND = [sys.executable, "-c", "from jaisp.cli import main; main()"]
 
 
