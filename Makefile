@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test fast-test lint real real-wide drill drill-writers bench-warp \
-        figures clean
+        bench-store bench-scaling bench-plan figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -51,6 +51,18 @@ drill-writers: .venv/test.stamp
 # Resampling and the warp stage against their peers (SWarp where it is installed).
 bench-warp: .venv/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/warp.py --out docs/benchmarks/warp.json
+
+# The store's size, speed and accuracy against other formats.
+bench-store: .venv/test.stamp
+	$(BIN)/python benchmarks/store.py --out docs/benchmarks/store.json
+
+# Time a patch of warping and publishing, from 10² to 10³ patches.
+bench-scaling: .venv/test.stamp
+	$(BIN)/python benchmarks/scaling.py --out docs/benchmarks/scaling.json
+
+# A dry run over 10⁶ patches.
+bench-plan: .venv/test.stamp
+	$(BIN)/python benchmarks/plan.py --out docs/benchmarks/plan.json
 
 # README's pictures and figures, from the results of `make run`.
 figures: .venv/run.stamp

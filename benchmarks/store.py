@@ -1,6 +1,6 @@
 """The patch store against other ways to keep the same patches, in one run.
 
-    python benchmarks/store.py [--patches 200] [--rounds 3] [--out docs/benchmarks/store.json]
+    python benchmarks/store.py [--patches 100] [--rounds 3] [--out docs/benchmarks/store.json]
 
 Patches of ten bands of 256² pixels, of white noise (which no coder can shorten), stars and
 galaxies, are written and read, one patch at a time in random order, by each format in turn; the
@@ -282,7 +282,7 @@ def compare(field: Field, rounds: int, base: Path) -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--patches", type=int, default=200)
+    parser.add_argument("--patches", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
