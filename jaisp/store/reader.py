@@ -5,10 +5,11 @@ be handed to worker processes: each opens its files itself. Start workers by "fo
 "spawn": tensorstore, which reads the planes, does not survive a fork.
 """
 
+import multiprocessing
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,12 @@ class Store:
 
     def coverage(self, survey: str) -> Float32[np.ndarray, "patch band"]:
         """Fraction of valid pixels of every patch of the store, in the order of the index."""
+        return self.table("coverage", survey)
+
+    def table(self, name: str, survey: str) -> Float32[np.ndarray, "patch band"]:
+        """One of `jaisp.store.layout.BAND_TABLES` for every patch, in the order of the index."""
         self._about(survey)
-        tables = [self.group(cell, survey).tables["coverage"] for cell in self.cells]
-        return np.concatenate(tables)
+        return np.concatenate([self.group(cell, survey).tables[name] for cell in self.cells])
 
     def cell(self, name: str) -> Cell:
         """A cell: its tangent point and its patches' centres."""
@@ -346,11 +350,20 @@ class _Group:
         self._psf = arrays.get("psf")
         self._planes: dict[str, tensorstore.TensorStore] = {}
 
-    def plane(self, name: str, rows: int | slice) -> np.ndarray:
-        """Codes of a plane, [band, y, x] of one row or [row, band, y, x] of a slice."""
+    def array(self, name: str) -> tensorstore.TensorStore:
+        """A plane's array [row, band, y, x], opened once."""
         if name not in self._planes:
             self._planes[name] = open_array(self.path / name)
-        return self._planes[name][rows].read().result()
+        return self._planes[name]
+
+    def plane(self, name: str, rows: int | slice) -> np.ndarray:
+        """Codes of a plane, [band, y, x] of one row or [row, band, y, x] of a slice."""
+        return self.array(name)[rows].read().result()
+
+    def begin(self, name: str, region: Any, into: np.ndarray) -> tensorstore.WriteFutures:
+        """Begin to read a region of a plane, [band, y, x] of one row, into an array."""
+        target = tensorstore.array(into, context=reading_context(), copy=False, write=True)
+        return target.write(self.array(name)[region])
 
     def psf(self, row: int) -> np.ndarray | None:
         """PSF stamps of a row."""
@@ -360,4 +373,24 @@ class _Group:
 def open_array(path: Path) -> tensorstore.TensorStore:
     """Open one array for fast reading: tensorstore decodes shards about five times as fast."""
     location = {"driver": "file", "path": str(path.absolute())}
-    return tensorstore.open({"driver": "zarr3", "kvstore": location}, read=True).result()
+    return tensorstore.open(
+        {"driver": "zarr3", "kvstore": location}, read=True, context=reading_context()
+    ).result()
+
+
+@cache
+def reading_context() -> tensorstore.Context:
+    """What all arrays of a process share: threads and cache.
+
+    A worker process decodes in one thread, for there are others like it; waiting for a disk is
+    no work, and as many reads are under way as anywhere. Nothing is cached: the operating system
+    keeps what was read, and of patches in random order few come twice before they are dropped.
+    """
+    worker = multiprocessing.parent_process() is not None
+    return tensorstore.Context(
+        {
+            "cache_pool": {"total_bytes_limit": 0},
+            "data_copy_concurrency": {"limit": 1 if worker else "shared"},
+            "file_io_concurrency": {"limit": 32},
+        }
+    )
