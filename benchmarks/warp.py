@@ -14,7 +14,6 @@ Prints ratios; absolute numbers belong to the machine that it names.
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ for name in ("OMP_NUM_THREADS", "BLOSC_NTHREADS", "OPENBLAS_NUM_THREADS", "MKL_N
 import numpy as np  # noqa: E402
 from astropy.io import fits  # noqa: E402
 from astropy.wcs import WCS  # noqa: E402
+from machine import machine  # noqa: E402
 from reproject import reproject_adaptive, reproject_exact, reproject_interp  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -300,13 +300,6 @@ def stage(side_arcmin: float) -> dict[str, Any]:
         "whole_over_parts": round(whole / parts, 2),
         "patches_per_s_per_core": round(len(cell) / whole, 2),
     }
-
-
-def machine() -> str:
-    """What the numbers were taken on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
-    return f"{model or platform.processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def main() -> None:

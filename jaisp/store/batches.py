@@ -3,52 +3,95 @@
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 import zarr
-from jaxtyping import Float, Shaped
+from jaxtyping import Float32
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
     RandomSampler,
-    Sampler,
     SequentialSampler,
     default_collate,
 )
 
 from jaisp.store.codes import decode_flux, decode_noise
-from jaisp.store.dataset import Batch, MatchedViews, Samples
+from jaisp.store.dataset import SCALES, Batch, MatchedViews, Reading, Samples, Views
+from jaisp.store.layout import PLANES
 
 # Batches that are read while one is in use.
 AHEAD = 2
 
 
-def load_batches(
-    dataset: MatchedViews,
-    batch: int,
-    *,
-    shuffle: bool = False,
-    sampler: Sampler[int] | None = None,
-    workers: int = 0,
-    drop_last: bool = False,
-) -> "DataLoader | Ahead":
-    """What to iterate over for the batches of an epoch, still coded.
+class Batches:
+    """The batches of an epoch, each time it is iterated over.
 
-    Without workers the next batches are read in tensorstore's threads while one is in use.
-    `workers` are processes started by forkserver, one thread each, which stay from epoch to
-    epoch; patches kept in memory need none, and then none is started.
+    Parameters
+    ----------
+    dataset: what to load, `batch` samples at a time.
+    shuffle, sampler, drop_last: as torch's DataLoader has them.
+    workers: processes started by forkserver, one thread each, which stay from epoch to epoch.
+        Without, the next batches are read in tensorstore's threads while one is in use; patches
+        that are kept in memory need none, and none is started.
+    device: batches come decoded, on this device; None leaves them coded.
     """
-    if sampler is None:
-        sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
-    batches = BatchSampler(sampler, batch, drop_last)
-    if workers == 0 or dataset.resident:
-        return Ahead(dataset, batches)
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **worker_options(workers))
+
+    def __init__(
+        self,
+        dataset: MatchedViews,
+        batch: int,
+        *,
+        shuffle: bool = False,
+        sampler: Iterable[int] | None = None,
+        drop_last: bool = False,
+        workers: int = 0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if sampler is None:
+            sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+        self.dataset, self.device = dataset, device
+        self._places = BatchSampler(sampler, batch, drop_last)
+        self._loader: DataLoader | None = None
+        if workers and not dataset.resident:
+            self._loader = DataLoader(
+                dataset, batch_sampler=self._places, collate_fn=collate, **worker_options(workers)
+            )
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is not None:
+            return map(self._finish, self._loader)
+        return map(self._finish, self._kept()) if self.dataset.resident else self._ahead()
+
+    def _finish(self, batch: Batch | Samples) -> Batch:
+        if self.device is not None:
+            return decode(batch, self.device)
+        return collate(batch) if isinstance(batch, Samples) else batch
+
+    def _kept(self) -> Iterator[Samples]:
+        return (self.dataset.__getitems__(places) for places in self._places)
+
+    def _ahead(self) -> Iterator[Batch]:
+        """Batches in their order, the next ones under way."""
+        under_way: deque[Reading] = deque()
+        spare: list[Views] = []
+        for places in chain(self._places, [None] * AHEAD):
+            if places is not None:
+                under_way.append(self.dataset.begin(places, spare.pop() if spare else None))
+            if len(under_way) > AHEAD or (places is None and under_way):
+                batch = under_way.popleft().batch()
+                yield self._finish(batch)
+                if self.device is not None:
+                    # Nobody else has the codes: memory in use is faster than fresh memory.
+                    spare.append(batch["views"])
 
 
 def worker_options(workers: int) -> dict[str, Any]:
@@ -83,68 +126,66 @@ def collate(samples: Sequence[Batch]) -> Batch:
     return default_collate(list(samples))
 
 
-class Ahead:
-    """Batches in this process, the next ones being read while one is in use."""
-
-    def __init__(self, dataset: MatchedViews, batches: BatchSampler) -> None:
-        self.dataset, self.batches = dataset, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        if self.dataset.resident:
-            for places in self.batches:
-                yield collate(self.dataset.__getitems__(places))
-            return
-        under_way: deque = deque()
-        for places in self.batches:
-            under_way.append(self.dataset.begin(places))
-            if len(under_way) > AHEAD:
-                yield under_way.popleft().batch()
-        while under_way:
-            yield under_way.popleft().batch()
-
-
-def decode(batch: Batch, device: torch.device | str = "cpu") -> Batch:
-    """The batch on a device, decoded: `flux` and `noise` in nJy, float32, NaN where missing.
+def decode(batch: Batch | Samples, device: torch.device | str = "cpu") -> Batch:
+    """A batch on a device, decoded: `flux` and `noise` in nJy, float32, NaN where missing.
 
     Small integers travel, and a table on the device gives the numbers that `View` gives. Codes
-    in `batch` are left as they are; `mask` is carried over.
+    in `batch` are left as they are; `mask` is carried over. Samples whose planes are kept in
+    memory need not be collated first.
     """
-    device = torch.device(device)
-    views = {}
-    for survey, tensors in batch["views"].items():
-        codes = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-        views[survey] = {name: codes[name] for name in codes if name == "mask"}
-        if "flux" in codes:
-            views[survey]["flux"] = (
-                codes["flux"]
-                if codes["flux"].dtype == torch.float32
-                else decode_plane(codes["flux"], codes["scale"])
-            )
-        if "noise" in codes:
-            views[survey]["noise"] = decode_plane(codes["noise"], codes["noise_scale"])
-    return {**batch, "views": views}
-
-
-def decode_plane(
-    codes: Shaped[Tensor, "*stack y x"], scale: Float[Tensor, "*stack"]
-) -> Float[Tensor, "*stack y x"]:
-    """int16 flux or uint8 noise codes -> float32 in the unit of `scale`, on their device."""
-    table = _table(codes.dtype, codes.device)
-    if codes.device.type == "cpu":
-        # A plane at a time, for numpy makes indices of eight bytes of the codes, and those of
-        # one plane stay in the cache: a third of torch's time.
-        flux = torch.empty(codes.shape, dtype=torch.float32)
-        pixels = codes.contiguous().numpy().view(_UNSIGNED[codes.dtype])
-        planes = (-1, *codes.shape[-2:])
-        for into, plane in zip(flux.numpy().reshape(planes), pixels.reshape(planes), strict=True):
-            np.take(table.numpy(), plane, out=into, mode="clip")
+    if isinstance(batch, Samples) and (batch.batch or torch.device(device).type != "cpu"):
+        batch = collate(batch)
+    if isinstance(batch, Samples):
+        about = default_collate([{**sample, "views": 0} for sample in batch])
+        stacks = {
+            survey: {name: [sample["views"][survey][name] for sample in batch] for name in tensors}
+            for survey, tensors in batch[0]["views"].items()
+        }
     else:
-        places = codes.flatten().int() & (len(table) - 1)
-        flux = table.index_select(0, places).view(codes.shape)
-    return flux.mul_(scale[..., None, None])
+        about, stacks = batch, batch["views"]
+    views: Views = {}
+    for survey, planes in stacks.items():
+        sent = {
+            name: values.to(device) if isinstance(values, Tensor) else values
+            for name, values in planes.items()
+        }
+        views[survey] = {
+            name: decode_planes(sent[name], sent[SCALES[name]])
+            if name in SCALES
+            else _stack(sent[name])
+            for name in PLANES
+            if name in sent
+        }
+    return {**about, "views": views}
+
+
+def decode_planes(
+    codes: Tensor | Sequence[Tensor], scale: Tensor | Sequence[Tensor]
+) -> Float32[Tensor, "sample band y x"]:
+    """int16 flux or uint8 noise codes, a tensor a sample or one for all, in the unit of `scale`.
+
+    Float32 is taken to be decoded. The result is on the codes' device.
+    """
+    if codes[0].dtype == torch.float32:
+        return _stack(codes)
+    table = _table(codes[0].dtype, codes[0].device)
+    if codes[0].device.type != "cpu":
+        whole = _stack(codes)
+        flux = table.index_select(0, whole.flatten().int() & (len(table) - 1)).view(whole.shape)
+        return flux.mul_(_stack(scale)[..., None, None])
+    # A plane at a time, for numpy makes indices of eight bytes of the codes, and those of one
+    # plane stay in the processor's cache: half the time of torch's way.
+    flux = torch.empty((len(codes), *codes[0].shape), dtype=torch.float32)
+    for sample, whole, factors in zip(flux, codes, scale, strict=True):
+        places = whole.numpy().view(_UNSIGNED[whole.dtype])
+        for band, plane, factor in zip(sample, places, factors, strict=True):
+            np.take(table.numpy(), plane, out=band.numpy(), mode="clip")
+            band.mul_(factor)
+    return flux
+
+
+def _stack(values: Tensor | Sequence[Tensor]) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.stack(list(values))
 
 
 _UNSIGNED = {torch.int16: np.uint16, torch.uint8: np.uint8}

@@ -110,14 +110,20 @@ class MatchedViews(Dataset[Batch]):
         """The samples at some places; every chunk is asked for before the first is waited for."""
         return self._from_memory(places) if self.resident else self.begin(places).samples()
 
-    def begin(self, places: Sequence[int]) -> "Reading":
-        """Begin to read a batch; tensorstore's threads go on with it."""
+    def begin(self, places: Sequence[int], views: Views | None = None) -> "Reading":
+        """Begin to read a batch; tensorstore's threads go on with it.
+
+        views: of an earlier batch that nobody needs any more; its memory is used again.
+        """
         corners = self._corners(places)
         batch = self._about(places, corners)
         for survey, tensors in batch["views"].items():
             for plane, (shape, dtype) in self._layout(survey, self._steps).items():
-                tensors[plane] = _empty((len(places), *shape), dtype)
-        return Reading(batch, self._begin(batch["views"], places, corners, self._steps))
+                used = None if views is None else views[survey][plane][: len(places)]
+                fits = used is not None and len(used) == len(places)
+                tensors[plane] = used if fits else _empty((len(places), *shape), dtype)
+        reading = self._begin(batch["views"], places, corners, self._steps)
+        return Reading(batch, reading)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other crops, in workers too. To be called before the epoch's first batch."""

@@ -10,7 +10,7 @@ import zarr
 from torch.utils.data import DataLoader, default_collate
 
 from jaisp.errors import UserError
-from jaisp.store.batches import collate, decode, load_batches, worker_options
+from jaisp.store.batches import Batches, collate, decode, worker_options
 from jaisp.store.dataset import MatchedViews
 from jaisp.store.publish import publish
 from jaisp.store.reader import open_store
@@ -158,7 +158,7 @@ def test_crops_come_from_seed_epoch_and_place(coded):
 def test_workers_load_what_this_process_loads_in_every_epoch(coded):
     def epochs(workers, **options):
         views = MatchedViews(coded, crop_arcsec=1.6, seed=1, **options)
-        batches = load_batches(views, 2, workers=workers)
+        batches = Batches(views, 2, workers=workers)
         assert len(batches) == 3
         for epoch in range(2):
             views.set_epoch(epoch)
@@ -178,14 +178,28 @@ def test_workers_load_what_this_process_loads_in_every_epoch(coded):
 def test_torchs_own_loader_and_collation_will_do(coded):
     views = MatchedViews(coded)
     own = DataLoader(views, 5, collate_fn=default_collate)
-    (batch,), (ours,) = list(own), list(load_batches(views, 5))
+    (batch,), (ours,) = list(own), list(Batches(views, 5))
     assert equal(batch, ours)
+
+
+@pytest.mark.parametrize("memory_gib", [0.0, 1.0])
+@pytest.mark.parametrize("crop_arcsec", [None, 3.2])
+def test_batches_come_decoded_where_they_are_wanted(coded, memory_gib, crop_arcsec):
+    views = MatchedViews(coded, crop_arcsec=crop_arcsec, memory_gib=memory_gib)
+    given = list(Batches(views, 1, device="cpu"))
+    assert len(given) == 5
+    for batch, codes in zip(given, Batches(views, 1), strict=True):
+        decoded = decode(codes)
+        assert batch["ra"] == decoded["ra"]
+        for survey in SURVEYS:
+            for name, plane in decoded["views"][survey].items():
+                torch.testing.assert_close(batch["views"][survey][name], plane, equal_nan=True)
 
 
 def test_batches_come_shuffled_and_whole(coded):
     views = MatchedViews(coded, memory_gib=1.0)
     torch.manual_seed(0)
-    batches = list(load_batches(views, 2, shuffle=True, drop_last=True))
+    batches = list(Batches(views, 2, shuffle=True, drop_last=True))
     numbers = torch.cat([batch["patch"] for batch in batches]).tolist()
     assert len(numbers) == 4
     assert set(numbers) < set(BOTH)
@@ -193,7 +207,7 @@ def test_batches_come_shuffled_and_whole(coded):
 
 def test_patches_in_memory_need_no_workers(coded):
     views = MatchedViews(coded, memory_gib=1.0)
-    assert not isinstance(load_batches(views, 2, workers=2), DataLoader)
+    assert Batches(views, 2, workers=2)._loader is None
     assert not pickle.loads(pickle.dumps(views)).resident
     assert views.gib() == pytest.approx(5 * 4 * (2 * 32**2 + 3 * 64**2) / 2**30)
     assert worker_options(2)["multiprocessing_context"] == "forkserver"
@@ -207,7 +221,7 @@ def test_a_damaged_chunk_is_an_error_not_a_sample(coded, tmp_path):
     content[10:40] = bytes(30)
     shard.write_bytes(content)
     with pytest.raises(ValueError, match="field/euclid_q1/flux"):
-        list(load_batches(MatchedViews(open_store(path)), 2))
+        list(Batches(MatchedViews(open_store(path)), 2))
 
 
 @pytest.mark.parametrize(
