@@ -49,6 +49,10 @@ class TrainConfig(Section):
         description="Form of alignment, variance and covariance (docs/objective.md).",
     )
     vicreg: VicregConfig = VicregConfig()
+    sampling: Literal["signal", "sources", "uniform"] = Field(
+        "signal",
+        description="Where crops go: to tokens of high S/N, of detected sources, or anywhere.",
+    )
     band_dropout: float = Field(
         0.1, ge=0.0, lt=1.0, description="Chance of each band to be left out of a view."
     )
@@ -67,4 +71,9 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(100, ge=1, description="Steps from one checkpoint to the next.")
     memory_gib: float = Field(
         1.5, ge=0.0, description="Training patches up to this size are kept in memory."
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that read patches which are not kept; 0: the training's own.",
     )

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from jaisp.train.objective import OBJECTIVES, Terms
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.tokens import encode, pick
-from jaisp.train.views import Batch
+from jaisp.train.views import Batch, Draw
 from jaisp.train.watch import retrieval, spread
 from jaisp.train.whitening import fit_whitening
 
@@ -48,7 +49,8 @@ def train(config: Config, threads: int | None = None) -> dict:
     if not len(numbers):
         raise UserError("split: no patch is left to train on; hold out less, or take more sky")
     noise = measure_noise(store, numbers)
-    patches = Patches(store, numbers, noise, settings.memory_gib, "read training patches")
+    detect = settings.sampling == "sources"
+    patches = Patches(store, numbers, noise, settings.memory_gib, "read training patches", detect)
     watched = Patches(
         store, store.where("validation"), noise, settings.memory_gib, "read validation patches"
     )
@@ -120,11 +122,13 @@ class Run:
         self.counts: Counter[str] = Counter()
         self._recent: list[dict[str, Any]] = []
         self._newest: tuple[Tensor, Tensor]
+        self._draws: Iterator[Draw]
 
     def go(self) -> None:
         """Train to the last step, from the checkpoint if there is one, and fit the whitening."""
         settings = self.settings
         start = self._resume()
+        self._draws = self.pairs.draws(range(start + 1, settings.steps + 1))
         self.model.train()
         for step in track(range(start + 1, settings.steps + 1), "train"):
             self._step(step)
@@ -143,7 +147,7 @@ class Run:
 
     def _step(self, step: int) -> None:
         settings = self.settings
-        batch = self.pairs.draw(step)
+        batch = self.pairs.show(next(self._draws), self.model.device)
         rate = _learning_rate(settings, step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate

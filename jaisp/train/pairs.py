@@ -1,32 +1,36 @@
 """Which pairs a step is made of."""
 
 import logging
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
 import torch
+from jaxtyping import Float32
+from torch.utils.data import DataLoader, Dataset
 
 from jaisp.config.train import TrainConfig
 from jaisp.errors import UserError
+from jaisp.store.batches import worker_options
 from jaisp.train.patches import Patches, token_weight
-from jaisp.train.views import Batch, draw_views
+from jaisp.train.views import Batch, Draw, draw_views, show_views
 
 log = logging.getLogger(__name__)
 
 FEWEST_TOKENS = 4
 
 
-class Pairs:
+class Pairs(Dataset[Draw]):
     """Draws the batch of any step: from the seed and the step's number alone, so that a resumed
-    run sees what an uninterrupted one does.
+    run sees what an uninterrupted one does, and one with workers what one without does.
 
-    `interest[kind][surveys][number]` is the weight of each token of each patch that a kind of
-    pair can be made of.
+    `interest[kind][surveys][number]` is the chance of each token of each patch that a kind of
+    pair can be made of, of any sum.
     """
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.settings = patches, settings
-        self.interest = _interest(patches, settings.sky_weight)
+        self.interest = _interest(patches, settings)
         self.shares = _possible_shares(settings, self.interest)
         if patches.tokens < FEWEST_TOKENS:
             raise UserError(
@@ -36,8 +40,24 @@ class Pairs:
         # Room for crops to lie apart, and for a grid displaced by part of a token.
         self.crop = min(settings.crop_tokens, patches.tokens - 2)
 
-    def draw(self, step: int) -> Batch:
-        """The batch of a step."""
+    def __getitem__(self, step: int) -> Draw:
+        return self.draw(step)
+
+    def draws(self, steps: range) -> Iterator[Draw]:
+        """The draws of some steps: by workers ahead of time, where patches have to be read."""
+        workers = self.settings.workers
+        if not workers or self.patches.resident or not len(steps):
+            return map(self.draw, steps)
+        own = torch.Generator()  # leaves the training's random numbers alone
+        options = worker_options(workers) | {"persistent_workers": False}
+        return iter(DataLoader(self, batch_size=None, sampler=steps, generator=own, **options))
+
+    def show(self, draw: Draw, device: torch.device) -> Batch:
+        """What networks are given of a draw, decoded on the device."""
+        return show_views(draw, self.patches, self.settings.sky_weight, device)
+
+    def draw(self, step: int) -> Draw:
+        """What a step is made of, still coded."""
         rng = np.random.default_rng([self.settings.seed, step])
         kinds = sorted(self.shares)
         kind = kinds[rng.choice(len(kinds), p=[self.shares[k] for k in kinds])]
@@ -63,7 +83,6 @@ class Pairs:
             crop=self.crop,
             shift=min(self.settings.shift_tokens, self.crop - 1),
             dropout=self.settings.band_dropout,
-            sky_weight=self.settings.sky_weight,
             interest=interest,
         )
 
@@ -71,19 +90,16 @@ class Pairs:
 Interest = dict[tuple[str, str], dict[int, np.ndarray]]
 
 
-def _interest(patches: Patches, sky_weight: float) -> dict[str, Interest]:
-    """Token weights by kind, surveys and patch; what can't be paired is not there."""
+def _interest(patches: Patches, settings: TrainConfig) -> dict[str, Interest]:
+    """Chances of tokens by kind, surveys and patch; what can't be paired is not there."""
 
     def weigh(surveys: tuple[str, str], bands: int) -> dict[int, np.ndarray]:
-        first, second = (patches.snr[survey] for survey in surveys)
-        weights = {
-            number: token_weight(
-                torch.from_numpy(first[number]), torch.from_numpy(second[number]), sky_weight
-            ).numpy()
+        chances = {
+            number: _chances(patches, surveys, number, settings)
             for number in patches.shared(surveys)
             if all(patches.present[survey][number].sum() >= bands for survey in surveys)
         }
-        return {number: weight for number, weight in weights.items() if weight.any()}
+        return {number: chance for number, chance in chances.items() if chance.any()}
 
     own = [(survey, survey) for survey in patches.surveys]
     found = {
@@ -95,6 +111,22 @@ def _interest(patches: Patches, sky_weight: float) -> dict[str, Interest]:
         kind: {pair: weights for pair, weights in by_pair.items() if weights}
         for kind, by_pair in found.items()
     }
+
+
+def _chances(
+    patches: Patches, surveys: tuple[str, str], number: int, settings: TrainConfig
+) -> Float32[np.ndarray, "row column"]:
+    """How often crops go around each token of a patch, as `train.sampling` says."""
+    first, second = (torch.from_numpy(patches.snr[survey][number]) for survey in surveys)
+    weight = token_weight(first, second, settings.sky_weight).numpy()
+    if settings.sampling == "signal":
+        return weight
+    seen = (weight > 0).astype(np.float32)
+    if settings.sampling == "uniform":
+        return seen
+    # A source that both surveys detect is one source.
+    sources = np.maximum(*(patches.sources[survey][number] for survey in surveys))
+    return seen * (settings.sky_weight + sources.astype(np.float32))
 
 
 def _possible_shares(settings: TrainConfig, interest: dict[str, Interest]) -> dict[str, float]:

@@ -1,30 +1,24 @@
-"""Training patches as networks see them, in memory when they fit."""
+"""Training patches, coded as the store has them, in memory when they fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, Int
+from jaxtyping import Float32, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from jaisp.model.inputs import network_inputs
 from jaisp.progress import track
+from jaisp.store.batches import decode_planes
+from jaisp.store.dataset import MatchedViews
 from jaisp.store.reader import Store
+from jaisp.train.detect import count_sources
 
 SOURCE_SNR = 5.0
 
-
-@dataclass(frozen=True)
-class Planes:
-    """One patch in one survey.
-
-    signal: asinh(flux / noise), NaN where missing. depth: log(noise / typical noise).
-    """
-
-    signal: Float16[np.ndarray, "band y x"]
-    depth: Float16[np.ndarray, "band y x"]
+# One survey's planes, as `MatchedViews` gives them: small integers and their scales.
+Codes = dict[str, Tensor]
 
 
 class Patches:
@@ -32,7 +26,8 @@ class Patches:
 
     `numbers` are the store's patch numbers; `covered[survey]` those that the survey covers;
     `present[survey][number]` which bands have any pixel there, and `snr[survey][number]` the S/N
-    of each token, float32 [row, column].
+    of each token, float32 [row, column]; `sources[survey][number]` how many sources are detected
+    on each, where `detect` asks for it. `resident`: whether memory_gib holds all of them.
     """
 
     def __init__(
@@ -42,6 +37,7 @@ class Patches:
         typical_noise: dict[str, Float32[np.ndarray, " band"]],
         memory_gib: float,
         description: str,
+        detect: bool = False,
     ) -> None:
         self.store = store
         self.numbers = [int(number) for number in numbers]
@@ -51,47 +47,57 @@ class Patches:
         self.covered: dict[str, list[int]] = {survey: [] for survey in self.surveys}
         self.present: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
         self.snr: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
-        self._typical_noise = typical_noise
-        self._kept: dict[tuple[int, str], Planes] = {}
-        keep = self._gib() <= memory_gib
+        self.sources: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
+        self.typical_noise = {s: torch.from_numpy(noise) for s, noise in typical_noise.items()}
+        seen = {s: (store.coverage(s)[numbers] > 0).any(axis=1) for s in self.surveys}
+        self._views = {s: MatchedViews(store, numbers, [s]) for s in self.surveys if seen[s].any()}
+        self._places = {
+            survey: {int(number): place for place, number in enumerate(views.numbers)}
+            for survey, views in self._views.items()
+        }
+        self.resident = sum(views.gib() for views in self._views.values()) <= memory_gib
+        for views in self._views.values():
+            views.resident = self.resident
         for number in track(self.numbers, description):
-            for survey in store[number].surveys:
-                inputs = self._inputs(number, survey)
-                self.covered[survey].append(number)
-                self.present[survey][number] = (inputs[:, 1] > 0).any(dim=(1, 2)).numpy()
-                self.snr[survey][number] = token_snr(inputs[None], self.n[survey])[0].numpy()
-                if keep:
-                    self._kept[number, survey] = _packed(inputs)
+            for survey, places in self._places.items():
+                if number in places:
+                    self._look_at(number, survey, detect)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def planes(self, number: int, survey: str) -> Planes:
-        """A patch in one survey, from memory or from the store."""
-        return self._kept.get((number, survey)) or _packed(self._inputs(number, survey))
+    def codes(self, numbers: Sequence[int], survey: str) -> list[Codes]:
+        """Whole patches in one survey, from memory or, all at a time, from the store."""
+        places = [self._places[survey][number] for number in numbers]
+        return [sample["views"][survey] for sample in self._views[survey].__getitems__(places)]
 
     def shared(self, surveys: Sequence[str]) -> list[int]:
         """Patches that all of `surveys` cover."""
         covered = [set(self.covered[survey]) for survey in surveys]
         return sorted(set.intersection(*covered))
 
-    def _inputs(self, number: int, survey: str) -> Float32[Tensor, "band 3 y x"]:
-        view = self.store[number][survey]
-        flux, noise, mask = (
-            torch.from_numpy(plane)[None] for plane in (view.flux, view.noise, view.mask)
+    def inputs(
+        self, codes: Codes, survey: str, device: torch.device
+    ) -> Float32[Tensor, "sample band 3 y x"]:
+        """What networks see of a batch of codes [sample, band, y, x], decoded on the device."""
+        sent = {name: tensor.to(device) for name, tensor in codes.items()}
+        return network_inputs(
+            decode_planes(sent["flux"], sent["scale"]),
+            decode_planes(sent["noise"], sent["noise_scale"]),
+            sent["mask"],
+            self.typical_noise[survey].to(device),
         )
-        return network_inputs(flux, noise, mask, torch.from_numpy(self._typical_noise[survey]))[0]
 
-    def _gib(self) -> float:
-        pixels = sum(
-            len(self.store.bands(s)) * (self.tokens * self.n[s]) ** 2 for s in self.surveys
-        )
-        return len(self.numbers) * pixels * 4 / 2**30
-
-
-def _packed(inputs: Float32[Tensor, "band 3 y x"]) -> Planes:
-    signal = torch.where(inputs[:, 1] > 0, inputs[:, 0], torch.nan)
-    return Planes(signal.half().numpy(), inputs[:, 2].half().numpy())
+    def _look_at(self, number: int, survey: str, detect: bool) -> None:
+        (codes,) = self.codes([number], survey)
+        batch = {name: tensor[None] for name, tensor in codes.items()}
+        inputs = self.inputs(batch, survey, torch.device("cpu"))
+        self.covered[survey].append(number)
+        self.present[survey][number] = (inputs[0, :, 1] > 0).any(dim=(1, 2)).numpy()
+        self.snr[survey][number] = token_snr(inputs, self.n[survey])[0].numpy()
+        if detect:
+            weight = 1 / self.typical_noise[survey]
+            self.sources[survey][number] = count_sources(inputs[0], weight, self.n[survey])
 
 
 def measure_noise(

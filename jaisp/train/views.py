@@ -10,13 +10,54 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int, Real
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.nn.functional import conv2d
 
-from jaisp.train.patches import Patches, Planes, token_snr, token_weight
+from jaisp.store.layout import PLANES
+from jaisp.train.patches import Codes, Patches, token_snr, token_weight
 
 # A degraded copy gets up to this much noise, in units of its own, and this much blur, in pixels.
 MOST_NOISE, MOST_BLUR = 2.0, 1.5
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What is done to a copy: noise in units of its own, blur (1 σ) in pixels, the noise's seed."""
+
+    noise: float
+    blur: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Views of one survey, still coded: planes [sample, band, y, x] and scales [sample, band].
+
+    shown: [sample, band], which bands are given. degradations: one a sample, or an empty list.
+    """
+
+    survey: str
+    codes: Codes
+    shown: Tensor
+    degradations: list[Degradation]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a step is made of, still coded: it goes from a worker to the model's device."""
+
+    kind: str
+    patches: list[int]
+    first: Crops
+    second: Crops
+    first_place: Tensor
+    second_place: Tensor
+
+    @property
+    def name(self) -> str:
+        """Kind and surveys, as the history counts them."""
+        surveys = sorted({self.first.survey, self.second.survey})
+        return f"{self.kind}:{'+'.join(surveys)}"
 
 
 @dataclass(frozen=True)
@@ -30,21 +71,15 @@ class Views:
 @dataclass(frozen=True)
 class Batch:
     """Pairs of views. `first_place` and `second_place` are the places of matching tokens among
-    the flattened tokens (sample, row, column) of each side."""
+    the flattened tokens (sample, row, column) of each side; `name` is kind and surveys."""
 
-    kind: str
+    name: str
     patches: list[int]
     first: Views
     second: Views
     first_place: Tensor
     second_place: Tensor
     weight: Tensor
-
-    @property
-    def name(self) -> str:
-        """Kind and surveys, as the history counts them."""
-        surveys = sorted({self.first.survey, self.second.survey})
-        return f"{self.kind}:{'+'.join(surveys)}"
 
 
 def crop_corners(
@@ -103,41 +138,73 @@ def draw_phase(rng: np.random.Generator, pixels: tuple[int, int]) -> Real[np.nda
 
 
 def cut(
-    planes: Planes,
-    corner: Real[np.ndarray, "2"],
-    crop: int,
-    n: int,
-    turn: int,
-    present: Bool[np.ndarray, " band"],
-) -> Float32[Tensor, "band 3 y x"]:
-    """Network inputs of a crop; bands that are not `present` are missing everywhere.
+    codes: Codes, corner: Real[np.ndarray, "2"], crop: int, n: int, turn: int
+) -> dict[str, np.ndarray]:
+    """A turned crop of a patch's planes, and its scales.
 
     corner: first row and column, in tokens of `n` pixels; whole pixels.
     """
     y, x = np.rint(np.asarray(corner) * n).astype(int)
     window = (slice(None), slice(y, y + crop * n), slice(x, x + crop * n))
-    signal, depth = (
-        torch.from_numpy(turn_plane(plane[window], turn).copy()).float()
-        for plane in (planes.signal, planes.depth)
+    return {
+        name: turn_plane(tensor.numpy()[window], turn) if name in PLANES else tensor.numpy()
+        for name, tensor in codes.items()
+    }
+
+
+def stack_crops(
+    survey: str,
+    crops: list[dict[str, np.ndarray]],
+    shown: list[np.ndarray],
+    degradations: list[Degradation],
+) -> Crops:
+    """Crops of one survey as one batch."""
+    codes = {name: torch.from_numpy(np.stack([c[name] for c in crops])) for name in crops[0]}
+    return Crops(survey, codes, torch.from_numpy(np.stack(shown)), degradations)
+
+
+def show(
+    crops: Crops, patches: Patches, device: torch.device
+) -> Float32[Tensor, "sample band 3 y x"]:
+    """Network inputs, made on the device; bands that are not shown are missing everywhere."""
+    inputs = patches.inputs(crops.codes, crops.survey, device)
+    inputs = inputs * crops.shown.to(device)[:, :, None, None, None]
+    if not crops.degradations:
+        return inputs
+    return torch.stack(
+        [degrade(view, worse) for view, worse in zip(inputs, crops.degradations, strict=True)]
     )
-    valid = signal.isfinite() & torch.from_numpy(present)[:, None, None]
-    return torch.stack([torch.where(valid, p, 0.0) for p in (signal, valid.float(), depth)], dim=1)
+
+
+def draw_degradation(rng: np.random.Generator) -> Degradation:
+    """How one copy is degraded."""
+    noise, blur = rng.uniform(0, MOST_NOISE), rng.uniform(0, MOST_BLUR)
+    return Degradation(float(noise), float(blur), int(rng.integers(2**62)))
 
 
 def degrade(
-    inputs: Float32[Tensor, "band 3 y x"], rng: np.random.Generator
+    inputs: Float32[Tensor, "band 3 y x"], degradation: Degradation
 ) -> Float32[Tensor, "band 3 y x"]:
     """A blurred copy with white noise added, as a poorer instrument would see it."""
-    signal, valid, depth = np.moveaxis(inputs.numpy(), 1, 0)
-    noise, blur = rng.uniform(0, MOST_NOISE), rng.uniform(0, MOST_BLUR)
-    good = valid > 0
-    flux = gaussian_filter(np.sinh(signal) * valid, (0, blur, blur), mode="constant")
-    share = gaussian_filter(valid, (0, blur, blur), mode="constant")
-    flux = np.divide(flux, share, out=np.zeros_like(flux), where=good)
-    flux += noise * rng.standard_normal(flux.shape, dtype=np.float32)
-    total = np.hypot(1, noise)
-    worse = np.stack([np.arcsinh(flux / total), valid, depth + np.log(total)], axis=1)
-    return torch.from_numpy(np.where(good[:, None], worse, 0).astype(np.float32))
+    signal, valid, depth = inputs.unbind(dim=1)
+    share = _blurred(valid, degradation.blur)
+    flux = _blurred(signal.sinh() * valid, degradation.blur) / torch.where(valid > 0, share, 1.0)
+    # Drawn on the CPU, so that the noise is the same on every device.
+    generator = torch.Generator().manual_seed(degradation.seed)
+    flux = flux + degradation.noise * torch.randn(flux.shape, generator=generator).to(flux.device)
+    total = math.hypot(1, degradation.noise)
+    worse = torch.stack([torch.asinh(flux / total), valid, depth + math.log(total)], dim=1)
+    return torch.where(valid[:, None] > 0, worse, 0.0)
+
+
+def _blurred(planes: Float32[Tensor, "band y x"], sigma: float) -> Float32[Tensor, "band y x"]:
+    """Planes convolved with a Gaussian out to 4 sigma of the most; zero outside."""
+    reach = math.ceil(4 * MOST_BLUR)
+    place = torch.arange(-reach, reach + 1, dtype=torch.float32, device=planes.device)
+    kernel = torch.exp(-0.5 * (place / max(sigma, 0.01)) ** 2)
+    kernel = kernel / kernel.sum()
+    blurred = conv2d(planes[:, None], kernel[None, None, :, None], padding=(reach, 0))
+    return conv2d(blurred, kernel[None, None, None, :], padding=(0, reach))[:, 0]
 
 
 def keep_bands(
@@ -170,21 +237,21 @@ def draw_views(
     crop: int,
     shift: int,
     dropout: float,
-    sky_weight: float,
     interest: dict[int, Float32[np.ndarray, "row column"]],
-) -> Batch:
+) -> Draw:
     """A pair of views of each of `numbers`; crops go where a patch's `interest` is."""
-    inputs: tuple[list[Tensor], list[Tensor]] = ([], [])
+    crops: tuple[list[dict], list[dict]] = ([], [])
+    given: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    degradations: tuple[list[Degradation], list[Degradation]] = ([], [])
     pixels = patches.n[surveys[0]], patches.n[surveys[1]]
+    codes = {survey: patches.codes(numbers, survey) for survey in set(surveys)}
     for sample, number in enumerate(numbers):
         # A displaced grid has a row and a column of tokens less.
         whole = crop_corners(rng, interest[number][:-1, :-1], crop, shift)
         phase = draw_phase(rng, pixels)
-        corners = [corner + phase for corner in whole]
         turn = int(rng.integers(8))
         both = matching(*whole, crop, turn)
-        planes = [patches.planes(number, survey) for survey in surveys]
         if kind == "bands":
             shown = split_bands(rng, patches.present[surveys[0]][number])
         else:
@@ -192,20 +259,27 @@ def draw_views(
                 keep_bands(rng, patches.present[surveys[0]][number], dropout),
                 keep_bands(rng, patches.present[surveys[1]][number], dropout),
             )
-        for side in (0, 1):
-            view = cut(planes[side], corners[side], crop, pixels[side], turn, shown[side])
-            if kind == "degraded" and side == 1:
-                view = degrade(view, rng)
-            inputs[side].append(view)
+        if kind == "degraded":
+            degradations[1].append(draw_degradation(rng))
+        for side, survey in enumerate(surveys):
+            corner = whole[side] + phase
+            crops[side].append(cut(codes[survey][sample], corner, crop, pixels[side], turn))
+            given[side].append(shown[side])
             places[side].append(both[side] + sample * crop * crop)
-    first, second = (
-        Views(survey, torch.stack(side)) for survey, side in zip(surveys, inputs, strict=True)
-    )
+    first, second = (stack_crops(surveys[k], crops[k], given[k], degradations[k]) for k in (0, 1))
     first_place, second_place = (torch.from_numpy(np.concatenate(side)) for side in places)
+    return Draw(kind, numbers, first, second, first_place, second_place)
+
+
+def show_views(draw: Draw, patches: Patches, sky_weight: float, device: torch.device) -> Batch:
+    """The batch that a draw describes, decoded and degraded on the device."""
+    sides = draw.first, draw.second
+    first, second = (Views(crops.survey, show(crops, patches, device)) for crops in sides)
+    first_place, second_place = draw.first_place.to(device), draw.second_place.to(device)
     # Of what the views show: a band that is left out, or noise that was added, counts.
     weight = token_weight(
-        token_snr(first.inputs, pixels[0]).flatten()[first_place],
-        token_snr(second.inputs, pixels[1]).flatten()[second_place],
+        token_snr(first.inputs, patches.n[first.survey]).flatten()[first_place],
+        token_snr(second.inputs, patches.n[second.survey]).flatten()[second_place],
         sky_weight,
     )
-    return Batch(kind, numbers, first, second, first_place, second_place, weight)
+    return Batch(draw.name, draw.patches, first, second, first_place, second_place, weight)

@@ -44,11 +44,12 @@ def retrieval(model: Model, patches: Patches, surveys: tuple[str, str]) -> tuple
         snr = np.minimum(*(patches.snr[survey][number] for survey in surveys))
         sources = _peaks(np.nan_to_num(snr))[shift:crop, shift:crop]
         for side, survey in enumerate(surveys):
-            planes, corner = patches.planes(number, survey), np.array([side, side]) * shift
-            present = np.ones(len(planes.signal), bool)
-            inputs = cut(planes, corner, crop, patches.n[survey], 0, present)
-            bands = torch.arange(len(present), device=model.device)
-            tokens = model.encoders[survey](inputs[None].to(model.device), bands)
+            (codes,), corner = patches.codes([number], survey), np.array([side, side]) * shift
+            view = cut(codes, corner, crop, patches.n[survey], 0)
+            batch = {name: torch.from_numpy(values[None]) for name, values in view.items()}
+            inputs = patches.inputs(batch, survey, model.device)
+            bands = torch.arange(inputs.shape[1], device=model.device)
+            tokens = model.encoders[survey](inputs, bands)
             start = shift * (1 - side)
             end = start + crop - shift
             found[side].append(tokens[0, :, start:end, start:end][:, torch.from_numpy(sources)].T)

@@ -24,7 +24,7 @@ def fit_whitening(model: Model, pairs: Pairs) -> None:
     """
     firsts, seconds, weights = [], [], []
     for number in range(FIRST, FIRST + BATCHES):
-        batch = pairs.draw(number)
+        batch = pairs.show(pairs.draw(number), model.device)
         firsts.append(pick(encode(model, batch.first), batch.first_place))
         seconds.append(pick(encode(model, batch.second), batch.second_place))
         weights.append(batch.weight.to(model.device))

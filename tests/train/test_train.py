@@ -10,11 +10,14 @@ import torch
 import jaisp
 from jaisp.config.model import ModelConfig
 from jaisp.errors import UserError
+from jaisp.model.inputs import network_inputs
+from jaisp.store.codes import MISSING
 from jaisp.train import checkpoint, loop, train
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
 from tests.train.conftest import make_config
 
+CPU = torch.device("cpu")
 SMALL = ModelConfig(size="tiny", dimensions=6)
 
 
@@ -155,10 +158,70 @@ def test_a_batch_comes_from_seed_and_step_alone(patches, tmp_path):
     settings = make_config(tmp_path).train
     one, other = Pairs(patches, settings), Pairs(patches, settings)
     one.draw(1)
-    first, second = one.draw(7), other.draw(7)
+    first, second = (pairs.show(pairs.draw(7), CPU) for pairs in (one, other))
     assert first.patches == second.patches
     assert torch.equal(first.first.inputs, second.first.inputs)
     assert torch.equal(first.weight, second.weight)
+
+
+def test_bands_that_are_not_shown_and_missing_pixels_are_zero_and_invalid(patches, tmp_path):
+    pairs = Pairs(patches, make_config(tmp_path, band_dropout=0.5).train)
+    hidden = 0
+    for step in range(1, 20):
+        draw = pairs.draw(step)
+        draw.first.codes["flux"][:, :, 1, 2] = MISSING
+        batch = pairs.show(draw, CPU)
+        for crops, views in ((draw.first, batch.first), (draw.second, batch.second)):
+            assert not views.inputs[~crops.shown].any()
+            assert (views.inputs[crops.shown][:, 1].flatten(1).sum(1) > 0).all()
+            hidden += int((~crops.shown).sum())
+        assert not batch.first.inputs[..., 1, 2].any()
+        assert batch.weight.isfinite().all()
+    assert hidden > 10
+
+
+def test_inputs_are_those_of_the_stores_pixels(store, patches):
+    number = patches.covered["narrow"][0]
+    view = store[number]["narrow"]
+    (codes,) = patches.codes([number], "narrow")
+    batch = {name: tensor[None] for name, tensor in codes.items()}
+    planes = (torch.from_numpy(p)[None] for p in (view.flux, view.noise, view.mask))
+    expected = network_inputs(*planes, patches.typical_noise["narrow"])
+    assert torch.equal(patches.inputs(batch, "narrow", CPU), expected)
+
+
+def test_crops_go_where_sampling_says(store, tmp_path):
+    noise = measure_noise(store, store.where("train"))
+    patches = Patches(store, store.where("train"), noise, 1.0, "read", detect=True)
+
+    def interest(sampling):
+        pairs = Pairs(patches, make_config(tmp_path, sampling=sampling).train)
+        return pairs.interest["surveys"]["euclid", "rubin"]
+
+    signal, sources, uniform = map(interest, ("signal", "sources", "uniform"))
+    found = 0
+    for number, chances in sources.items():
+        counts = np.maximum(*(patches.sources[s][number] for s in ("euclid", "rubin")))
+        np.testing.assert_allclose(chances, 0.02 + counts, rtol=1e-6)
+        assert (uniform[number] == 1).all()
+        # Where sources are detected, the S/N is higher than elsewhere.
+        assert signal[number][counts > 0].mean() > 1.5 * signal[number][counts == 0].mean()
+        found += counts.sum()
+    assert found > 3 * len(sources)
+
+
+@pytest.mark.parametrize("sampling", ["sources", "uniform"])
+def test_sampling_trains(tmp_path, config, sampling):
+    train(make_config(tmp_path, sampling=sampling, steps=2))
+    assert history(config)[-1]["step"] == 2
+
+
+def test_a_run_that_reads_by_workers_is_the_run_that_keeps_its_patches(tmp_path, config):
+    train(config, threads=1)
+    kept = weights(config), history(config)
+    for workers in (0, 2):
+        train(make_config(tmp_path, memory_gib=0.0, workers=workers), threads=1)
+        assert (weights(config), history(config)) == kept
 
 
 def test_patches_of_one_band_have_no_band_pairs(patches, tmp_path):
@@ -178,13 +241,14 @@ def test_sky_that_a_survey_does_not_see_weighs_nothing(patches, tmp_path):
 
 
 def test_patches_read_from_the_store_are_those_kept_in_memory(store, patches):
-    read = Patches(
-        store, store.where("train"), measure_noise(store, store.where("train")), 0.0, "read"
-    )
-    number = patches.covered["rubin"][0]
-    np.testing.assert_array_equal(
-        read.planes(number, "rubin").signal, patches.planes(number, "rubin").signal
-    )
+    numbers = store.where("train")
+    read = Patches(store, numbers, measure_noise(store, numbers), 0.0, "read")
+    assert patches.resident
+    assert not read.resident
+    some = patches.covered["rubin"][:3]
+    for one, other in zip(read.codes(some, "rubin"), patches.codes(some, "rubin"), strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_nothing_to_train_on_is_an_error(config, monkeypatch):

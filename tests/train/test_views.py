@@ -5,13 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from jaisp.model.inputs import network_inputs
-from jaisp.train.patches import Planes, token_snr, token_weight
+from jaisp.train.patches import Codes, token_snr, token_weight
 from jaisp.train.views import (
+    Degradation,
     crop_corners,
     cut,
     degrade,
+    draw_degradation,
     draw_phase,
     keep_bands,
     matching,
@@ -22,11 +25,19 @@ from jaisp.train.views import (
 SIDE, CROP = 10, 6
 
 
-def numbered_planes(n: int) -> Planes:
+def numbered_planes(n: int) -> Codes:
     """Every pixel holds the number of its token."""
-    tokens = np.arange(SIDE * SIDE, dtype=np.float16).reshape(1, SIDE, SIDE)
-    signal = tokens.repeat(n, axis=1).repeat(n, axis=2)
-    return Planes(signal, np.zeros_like(signal))
+    tokens = np.arange(SIDE * SIDE, dtype=np.int16).reshape(1, SIDE, SIDE)
+    return codes_of(tokens.repeat(n, axis=1).repeat(n, axis=2))
+
+
+def codes_of(flux: np.ndarray) -> Codes:
+    """Planes of this flux or these codes, in steps of an eighth of the noise, which is 1."""
+    noise = np.full(flux.shape, 128, np.uint8)
+    mask, bands = np.zeros(flux.shape, np.uint8), np.ones(len(flux), np.float32)
+    planes = {"flux": flux, "noise": noise, "mask": mask}
+    scales = {"scale": bands / 8, "noise_scale": bands}
+    return {name: torch.from_numpy(values) for name, values in (planes | scales).items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,8 +51,8 @@ def test_matching_tokens_show_the_same_sky(corners, turn, n):
     places = matching(first, second, CROP, turn)
     shown = []
     for corner, pixels, place in zip((first, second), n, places, strict=True):
-        view = cut(numbered_planes(pixels), corner, CROP, pixels, turn, np.array([True]))
-        shown.append(view[0, 0, ::pixels, ::pixels].ravel()[place])
+        view = cut(numbered_planes(pixels), corner, CROP, pixels, turn)
+        shown.append(view["flux"][0, ::pixels, ::pixels].ravel()[place])
     np.testing.assert_array_equal(shown[0], shown[1])
     # In the order of the sky, whatever the turn: weights are computed on unturned pixels.
     np.testing.assert_array_equal(shown[0], np.sort(shown[0]))
@@ -50,11 +61,11 @@ def test_matching_tokens_show_the_same_sky(corners, turn, n):
         assert len(np.unique(place)) == len(place) == overlap
 
 
-def point_planes(n: int, at: tuple[float, float]) -> Planes:
+def point_planes(n: int, at: tuple[float, float]) -> Codes:
     """A source within one pixel, at a place in tokens, on noiseless sky."""
-    signal = np.zeros((1, SIDE * n, SIDE * n), np.float16)
-    signal[0, int(at[0] * n), int(at[1] * n)] = np.arcsinh(100)
-    return Planes(signal, np.zeros_like(signal))
+    flux = np.zeros((1, SIDE * n, SIDE * n), np.float32)
+    flux[0, int(at[0] * n), int(at[1] * n)] = 100
+    return codes_of(flux)
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,9 +81,9 @@ def test_displaced_grids_agree_between_surveys(seed, at):
     if (expected >= CROP).any():
         return
     for n in pixels:
-        view = cut(point_planes(n, tuple(at)), corner, CROP, n, 0, np.array([True]))
-        assert view.shape == (1, 3, CROP * n, CROP * n)
-        snr = token_snr(view[None], n)[0].numpy()
+        flux = cut(point_planes(n, tuple(at)), corner, CROP, n, 0)["flux"]
+        assert flux.shape == (1, CROP * n, CROP * n)
+        snr = token_snr(inputs_of(flux), n)[0].numpy()
         assert np.unravel_index(snr.argmax(), snr.shape) == tuple(expected)
 
 
@@ -116,34 +127,36 @@ def test_pairs_lie_at_different_places_in_their_crops():
     assert np.mean(apart) > 0.5
 
 
-def test_missing_pixels_and_bands_are_zero_and_invalid():
-    signal = np.ones((2, 4, 4), np.float16)
-    signal[0, 1, 2] = np.nan
-    view = cut(Planes(signal, signal), np.array([0, 0]), 4, 1, 0, np.array([True, False]))
-    assert not view[1].any()
-    assert not view[0, :, 1, 2].any()
-    assert view[0].sum() == 3 * 15
-
-
 def test_a_degraded_copy_is_noisier_and_says_so():
-    rng = np.random.default_rng(3)
     inputs = torch.zeros((2, 3, 40, 40))
     inputs[:, 1] = 1
     inputs[0, :, :10] = 0
-    worse = degrade(inputs, rng).numpy()
+    worse = degrade(inputs, Degradation(noise=1.5, blur=1.2, seed=3)).numpy()
     assert not worse[0, :, :10].any()
     added = np.expm1(2 * worse[1, 2, 0, 0])
-    assert added > 0
+    assert added == pytest.approx(1.5**2, rel=1e-5)
     assert np.std(np.sinh(worse[1, 0])) == pytest.approx(np.sqrt(added / (1 + added)), rel=0.1)
 
 
-def test_a_degraded_copy_keeps_flux():
+@pytest.mark.parametrize("blur", [0.0, 0.4, 1.5])
+def test_a_degraded_copy_keeps_flux_and_is_blurred_as_told(blur):
     inputs = torch.zeros((1, 3, 41, 41))
     inputs[:, 1] = 1
     inputs[0, 0, 20, 20] = float(np.arcsinh(1e6))
-    worse = degrade(inputs, np.random.default_rng(1)).numpy()
-    flux = np.sinh(worse[0, 0]) * np.exp(worse[0, 2])
+    worse = degrade(inputs, Degradation(noise=0.5, blur=blur, seed=1)).numpy()
+    flux = np.sinh(worse[0, 0].astype(float)) * np.exp(worse[0, 2])
     assert flux.sum() == pytest.approx(1e6, rel=1e-3)
+    expected = gaussian_filter(np.sinh(inputs[0, 0].double().numpy()), blur, mode="constant")
+    np.testing.assert_allclose(flux, expected, atol=1e-3 * expected.max())
+
+
+def test_degradations_come_from_the_draw():
+    drawn = [draw_degradation(np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    inputs = torch.ones((1, 3, 8, 8))
+    assert torch.equal(degrade(inputs, drawn[0]), degrade(inputs, drawn[1]))
+    other = Degradation(drawn[0].noise, drawn[0].blur, drawn[2].seed)
+    assert not torch.equal(degrade(inputs, drawn[0]), degrade(inputs, other))
 
 
 @settings(max_examples=40, deadline=None)
