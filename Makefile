@@ -10,8 +10,8 @@ REAL_DATA ?= $(or $(JAISP_REAL_DATA),$(wildcard ../shared/data))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test fast-test lint real real-wide drill drill-writers bench-warp \
-        bench-store bench-scaling bench-plan figures clean
+.PHONY: run test fast-test lint real real-wide drill drill-writers bench-warp bench-store \
+        bench-scaling bench-plan bench-loader bench-memory figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -63,6 +63,14 @@ bench-scaling: .venv/test.stamp
 # A dry run over 10⁶ patches.
 bench-plan: .venv/test.stamp
 	$(BIN)/python benchmarks/plan.py --out docs/benchmarks/plan.json
+
+# The memory of warping a mosaic of 19200² pixels, plain and packed.
+bench-memory: .venv/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/memory.py --out docs/benchmarks/memory.json
+
+# Loading batches of patches, against memmaps and zarr.
+bench-loader: .venv/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/loader.py --out docs/benchmarks/loader.json
 
 # README's pictures and figures, from the results of `make run`.
 figures: .venv/run.stamp

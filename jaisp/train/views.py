@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, Int, Real
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from jaisp.model.inputs import asinh
 from jaisp.store.layout import PLANES
 from jaisp.train.patches import Codes, Patches, token_snr, token_weight
 
@@ -168,7 +169,8 @@ def show(
 ) -> Float32[Tensor, "sample band 3 y x"]:
     """Network inputs, made on the device; bands that are not shown are missing everywhere."""
     inputs = patches.inputs(crops.codes, crops.survey, device)
-    inputs = inputs * crops.shown.to(device)[:, :, None, None, None]
+    for sample, band in (~crops.shown).nonzero().tolist():
+        inputs[sample, band] = 0
     if not crops.degradations:
         return inputs
     return torch.stack(
@@ -193,7 +195,7 @@ def degrade(
     generator = torch.Generator().manual_seed(degradation.seed)
     flux = flux + degradation.noise * torch.randn(flux.shape, generator=generator).to(flux.device)
     total = math.hypot(1, degradation.noise)
-    worse = torch.stack([torch.asinh(flux / total), valid, depth + math.log(total)], dim=1)
+    worse = torch.stack([asinh(flux / total), valid, depth + math.log(total)], dim=1)
     return torch.where(valid[:, None] > 0, worse, 0.0)
 
 
