@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -133,7 +133,7 @@ def decode(batch: Batch | Samples, device: torch.device | str = "cpu") -> Batch:
     in `batch` are left as they are; `mask` is carried over. Samples whose planes are kept in
     memory need not be collated first.
     """
-    if isinstance(batch, Samples) and (batch.batch or torch.device(device).type != "cpu"):
+    if isinstance(batch, Samples) and not (_on_cpu(batch) and torch.device(device).type == "cpu"):
         batch = collate(batch)
     if isinstance(batch, Samples):
         about = default_collate([{**sample, "views": 0} for sample in batch])
@@ -170,9 +170,7 @@ def decode_planes(
         return _stack(codes)
     table = _table(codes[0].dtype, codes[0].device)
     if codes[0].device.type != "cpu":
-        whole = _stack(codes)
-        flux = table.index_select(0, whole.flatten().int() & (len(table) - 1)).view(whole.shape)
-        return flux.mul_(_stack(scale)[..., None, None])
+        return look_up(_stack(codes), _stack(scale), table)
     # A plane at a time, for numpy makes indices of eight bytes of the codes, and those of one
     # plane stay in the processor's cache: half the time of torch's way.
     flux = torch.empty((len(codes), *codes[0].shape), dtype=torch.float32)
@@ -182,6 +180,21 @@ def decode_planes(
             np.take(table.numpy(), plane, out=band.numpy(), mode="clip")
             band.mul_(factor)
     return flux
+
+
+def look_up(
+    codes: Shaped[Tensor, "sample band y x"],
+    scale: Float32[Tensor, "sample band"],
+    table: Float32[Tensor, " code"],
+) -> Float32[Tensor, "sample band y x"]:
+    """`table` at the codes' unsigned bits, times `scale`: in torch, for any device."""
+    places = codes.flatten().int() & (len(table) - 1)
+    return table.index_select(0, places).view(codes.shape).mul_(scale[..., None, None])
+
+
+def _on_cpu(samples: Samples) -> bool:
+    views = samples[0]["views"].values()
+    return all(tensor.device.type == "cpu" for planes in views for tensor in planes.values())
 
 
 def _stack(values: Tensor | Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,15 @@ import zarr
 from torch.utils.data import DataLoader, default_collate
 
 from jaisp.errors import UserError
-from jaisp.store.batches import Batches, collate, decode, worker_options
+from jaisp.store import batches
+from jaisp.store.batches import (
+    Batches,
+    collate,
+    decode,
+    decode_planes,
+    look_up,
+    worker_options,
+)
 from jaisp.store.dataset import MatchedViews
 from jaisp.store.publish import publish
 from jaisp.store.reader import open_store
@@ -73,6 +81,18 @@ def test_codes_travel_and_are_left_as_they_are(coded):
     before = batch["views"]["rubin"]["flux"].clone()
     decode(batch)
     assert torch.equal(batch["views"]["rubin"]["flux"], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8])
+def test_a_gpus_way_to_decode_is_the_processors(dtype):
+    """The torch operations that other devices run, on every code."""
+    every = torch.arange(65536, dtype=torch.int32).to(dtype).view(2, 2, 128, 128)
+    scale = torch.tensor([[1.0, 2.0], [0.5, 3.0]])
+    table = batches._table(dtype, torch.device("cpu"))
+    expected = decode_planes(every, scale)
+    torch.testing.assert_close(look_up(every, scale, table), expected, equal_nan=True)
+    assert expected.isnan().any()
+    assert expected.unique().numel() > 200
 
 
 def test_bands_and_planes_are_chosen(coded):
@@ -158,11 +178,11 @@ def test_crops_come_from_seed_epoch_and_place(coded):
 def test_workers_load_what_this_process_loads_in_every_epoch(coded):
     def epochs(workers, **options):
         views = MatchedViews(coded, crop_arcsec=1.6, seed=1, **options)
-        batches = Batches(views, 2, workers=workers)
-        assert len(batches) == 3
+        loader = Batches(views, 2, workers=workers)
+        assert len(loader) == 3
         for epoch in range(2):
             views.set_epoch(epoch)
-            yield [{**batch} for batch in batches]
+            yield list(loader)
 
     here, kept, there = epochs(0), epochs(0, memory_gib=1.0), epochs(2)
     seen = []
@@ -199,8 +219,8 @@ def test_batches_come_decoded_where_they_are_wanted(coded, memory_gib, crop_arcs
 def test_batches_come_shuffled_and_whole(coded):
     views = MatchedViews(coded, memory_gib=1.0)
     torch.manual_seed(0)
-    batches = list(Batches(views, 2, shuffle=True, drop_last=True))
-    numbers = torch.cat([batch["patch"] for batch in batches]).tolist()
+    given = list(Batches(views, 2, shuffle=True, drop_last=True))
+    numbers = torch.cat([batch["patch"] for batch in given]).tolist()
     assert len(numbers) == 4
     assert set(numbers) < set(BOTH)
 
