@@ -81,12 +81,16 @@ class Patches:
     ) -> Float32[Tensor, "sample band 3 y x"]:
         """What networks see of a batch of codes [sample, band, y, x], decoded on the device."""
         sent = {name: tensor.to(device) for name, tensor in codes.items()}
-        return network_inputs(
-            decode_planes(sent["flux"], sent["scale"]),
-            decode_planes(sent["noise"], sent["noise_scale"]),
-            sent["mask"],
-            self.typical_noise[survey].to(device),
-        )
+        typical = self.typical_noise[survey].to(device)
+        samples, bands, y, x = sent["flux"].shape
+        inputs = torch.empty((samples, bands, 3, y, x), device=device)
+        # One after another: what is computed on the way stays in the processor's cache.
+        for k in range(samples):
+            one = {name: tensor[k : k + 1] for name, tensor in sent.items()}
+            flux = decode_planes(one["flux"], one["scale"])
+            noise = decode_planes(one["noise"], one["noise_scale"])
+            inputs[k] = network_inputs(flux, noise, one["mask"], typical)[0]
+        return inputs
 
     def _look_at(self, number: int, survey: str, detect: bool) -> None:
         (codes,) = self.codes([number], survey)
