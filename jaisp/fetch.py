@@ -31,6 +31,7 @@ from jaisp.files import (
 )
 from jaisp.packed import OPENERS, unpacked_length
 from jaisp.progress import track
+from jaisp.sky import footprint, given_wcs
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +94,13 @@ def _fetch_tile(tile: Tile) -> dict[str, dict]:
     links = {path: _link(tile, path) for path in {p.path for p in tile_planes(tile).values()}}
     entries = {}
     for name, plane in tile_planes(tile).items():
-        entry = links[plane.path]
+        entry = dict(links[plane.path])
         if plane.sha256 and plane.sha256 != entry["sha256"]:
             raise TileError(f"{name}: {Path(plane.path).name} differs from its checksum")
         entries[plane_key(tile, name)] = entry
-    _verify_planes(tile)
+    circle = _verify_planes(tile)
+    if circle is not None:
+        entries[plane_key(tile, "science")] |= {"footprint": circle}
     return entries
 
 
@@ -134,21 +137,43 @@ def _verify_structure(path: Path) -> None:
             raise TileError(f"{path.name} is truncated")
 
 
-def _verify_planes(tile: Tile) -> None:
-    """Each plane is an image of the science plane's shape, and the science plane has a WCS."""
+def _verify_planes(tile: Tile) -> list[float] | None:
+    """Each plane is an image of the science plane's shape, and the science plane has a WCS.
+
+    Returns the image's footprint, where its WCS tells one.
+    """
     shapes = {}
+    circle = None
     for name, plane in tile_planes(tile).items():
         with _opened(Path(plane.path)) as hdus:
             header = _image_header(hdus, plane, name)
             shapes[name] = (header["NAXIS1"], header["NAXIS2"])
-            if name == "science" and tile.wcs == "header" and not WCS(header).has_celestial:
-                raise TileError(
-                    f"{Path(plane.path).name}[{plane.hdu}] has no celestial WCS; give the "
-                    "image's `wcs: {ra, dec, pixel_arcsec, rotation_deg}`"
-                )
+            if name == "science":
+                circle = _footprint(_wcs(tile, header, hdus), shapes[name][::-1])
     for name in ("noise", "mask"):
         if name in shapes and shapes[name] != shapes["science"]:
             raise TileError(f"{name} is {shapes[name]} pixels, the image {shapes['science']}")
+    return circle
+
+
+def _wcs(tile: Tile, header: fits.Header, hdus: fits.HDUList) -> WCS:
+    if isinstance(tile.wcs, dict):
+        return given_wcs((header["NAXIS2"], header["NAXIS1"]), **tile.wcs)
+    wcs = WCS(header, hdus)
+    if not wcs.has_celestial:
+        raise TileError(
+            f"{Path(tile.science.path).name}[{tile.science.hdu}] has no celestial WCS; give the "
+            "image's `wcs: {ra, dec, pixel_arcsec, rotation_deg}`"
+        )
+    return wcs.celestial if wcs.naxis > 2 else wcs
+
+
+def _footprint(wcs: WCS, shape: tuple[int, int]) -> list[float] | None:
+    """A circle that holds the image, rounded outwards; None where its WCS tells none."""
+    ra, dec, reach = footprint(wcs, shape)
+    if not np.isfinite([ra, dec, reach]).all():
+        return None
+    return [round(ra, 5), round(dec, 5), float(np.ceil(reach)) + 1.0]
 
 
 def _image_header(hdus: fits.HDUList, plane: Plane, name: str) -> fits.Header:

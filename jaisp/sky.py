@@ -26,6 +26,7 @@ ONE_CELL_ARCMIN = 25.0
 HEALPIX_ORDER = 7
 SEPARATION_ARCSEC = 3.0
 MANY_CELLS = 20
+OUTLINE_POINTS = 9  # along each side of an image
 MOST_DISTANT = np.radians(80.0)  # from a rectangle's centre, of pixels that it surely holds
 NONE, TRAIN, VALIDATION, TEST = 0, 1, 2, 3
 SPLITS = {"none": NONE, "train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -95,6 +96,41 @@ def plane_wcs(cell: Cell, grid_arcsec: float, x0: float, y0: float, shape: tuple
     wcs.array_shape = tuple(shape)
     wcs.wcs.set()
     return wcs
+
+
+def given_wcs(
+    shape: tuple[int, int], ra: float, dec: float, pixel_arcsec: float, rotation_deg: float = 0.0
+) -> WCS:
+    """TAN with the image's centre at ra, dec; rotation_deg: position angle of +y, east of north."""
+    angle = np.radians(rotation_deg)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.cunit = ["deg", "deg"]
+    wcs.wcs.crval = [ra, dec]
+    wcs.wcs.crpix = [(shape[1] + 1) / 2, (shape[0] + 1) / 2]
+    wcs.wcs.cd = (pixel_arcsec / 3600) * np.array(
+        [[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    wcs.wcs.radesys = "ICRS"
+    wcs.wcs.set()
+    return wcs
+
+
+def footprint(wcs: WCS, shape: tuple[int, int]) -> tuple[float, float, float]:
+    """A circle around an image of `shape` (rows, columns): centre (ICRS degrees), radius (arcsec).
+
+    NaN where the WCS leads to no sky.
+    """
+    rows, columns = shape
+    y, x = np.meshgrid(
+        np.linspace(-0.5, rows - 0.5, OUTLINE_POINTS),
+        np.linspace(-0.5, columns - 0.5, OUTLINE_POINTS),
+    )
+    sky = wcs.pixel_to_world(x.ravel(), y.ravel()).icrs
+    centre = wcs.pixel_to_world((columns - 1) / 2, (rows - 1) / 2).icrs
+    away = sky.separation(centre).arcsec
+    reach = float(np.nanmax(away)) if np.isfinite(away).any() else float("nan")
+    return float(centre.ra.deg), float(centre.dec.deg), reach
 
 
 def patch_wcs(cell: Cell, row: int, grid_arcsec: float, pixels: int) -> WCS:

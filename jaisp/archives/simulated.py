@@ -32,10 +32,16 @@ def find_tiles(config: Config, survey: str) -> list[Tile]:
     for band in config.surveys[survey].bands:
         if band not in offered:
             raise UserError(f"surveys.{survey}.bands: the simulated archive has no band {band!r}")
-    return [_tile(row, folder) for row in rows if row["band"] in config.surveys[survey].bands]
+    archive = config.surveys[survey].archive
+    assert archive.kind == "simulated"
+    return [
+        _tile(row, folder, archive.subtract_sky)
+        for row in rows
+        if row["band"] in config.surveys[survey].bands
+    ]
 
 
-def _tile(row: Mapping[str, Any], folder: Path) -> Tile:
+def _tile(row: Mapping[str, Any], folder: Path, subtract_sky: bool) -> Tile:
     def plane(name: str) -> Plane:
         return Plane(
             folder / str(row[f"{name}_path"]),
@@ -59,7 +65,7 @@ def _tile(row: Mapping[str, Any], folder: Path) -> Tile:
         zeropoint=str(row["zeropoint"]),
         psf_fwhm_arcsec=None,
         psf_moffat_beta=None,
-        subtract_sky=False,
+        subtract_sky=subtract_sky,
         wcs="header",
     )
 

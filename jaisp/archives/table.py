@@ -43,7 +43,7 @@ def read_tiles(config: Config, *, fetched: bool = False) -> list[Tile]:
     """Read the table back, in its order.
 
     fetched: only tiles that were fetched whole, with the paths and checksums of the verified
-    files.
+    files, and their footprints.
     """
     path = tiles_path(config)
     if not path.is_file():
@@ -62,7 +62,8 @@ def read_tiles(config: Config, *, fetched: bool = False) -> list[Tile]:
 
 
 def verified_planes(config: Config) -> dict[str, dict]:
-    """What the fetch receipts say of each verified plane: `file` in the cache, bytes, sha256."""
+    """What the fetch receipts say of each verified plane: `file` in the cache, bytes, sha256; of a
+    science plane also its `footprint`."""
     verified: dict[str, dict] = {}
     for path in sorted((config.results / "receipts" / "fetch").glob("batch*.json")):
         verified |= read_json(path)["planes"]
@@ -86,7 +87,8 @@ def _at_verified(tile: Tile, verified: dict[str, dict]) -> Tile:
         entry = verified[plane_key(tile, name)]
         path = cache_folder() / entry["file"]
         planes[name] = replace(plane, path=path, bytes=entry["bytes"], sha256=entry["sha256"])
-    return replace(tile, **planes)
+    circle = verified[plane_key(tile, "science")].get("footprint")
+    return replace(tile, **planes, footprint=None if circle is None else tuple(circle))
 
 
 def _rows(tile: Tile) -> list[tuple]:

@@ -37,3 +37,5 @@ class Tile:
     psf_moffat_beta: float | None
     subtract_sky: bool
     wcs: str | dict  # "header" or {ra, dec, pixel_arcsec, rotation_deg} of the image's centre
+    # A circle that holds the image: centre (degrees) and radius (arcsec); fetch tells, or nobody.
+    footprint: tuple[float, float, float] | None = None

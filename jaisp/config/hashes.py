@@ -27,9 +27,10 @@ SECTIONS = {
 MODULES = {
     "simulate": ("simulate",),
     "plan": ("plan.py", "archives", "sky.py"),
-    "fetch": ("fetch.py",),
+    "fetch": ("fetch.py", "packed.py", "sky.py"),
     "warp": (
         "warp",
+        "packed.py",
         "sky.py",
         "store/codes.py",
         "store/encode.py",

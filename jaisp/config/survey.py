@@ -100,6 +100,7 @@ class SimulatedArchive(Section):
 
     kind: Literal["simulated"]
     instrument: str | None = Field(None, description="Whose optics; default: the survey's name.")
+    subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
 
 
 class Survey(Section):

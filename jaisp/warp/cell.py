@@ -29,7 +29,7 @@ from jaisp.warp.kept import kept_receipt, made_from, note_receipt
 from jaisp.warp.overlap import Planes, combine
 from jaisp.warp.pixel_map import PixelMap, pixel_map
 from jaisp.warp.planes import warp_tile
-from jaisp.warp.reach import geometry, part_needed, rows_near
+from jaisp.warp.reach import geometry, is_near, part_needed, rows_near
 from jaisp.warp.scratch import Scratch
 from jaisp.warp.sky_noise import background_noise
 from jaisp.warp.tile import TileReader
@@ -67,7 +67,9 @@ def warp(config: Config, cell: Cell, survey: str, strict: bool = False, threads:
     A tile that can't be used is set down as a problem and left out; with `strict` it is a
     UserError. `threads` resample, compress and write.
     """
-    tiles = [tile for tile in read_tiles(config, fetched=True) if tile.survey == survey]
+    fetched = [tile for tile in read_tiles(config, fetched=True) if tile.survey == survey]
+    # A tile elsewhere has no say in a cell: it is neither opened nor noted.
+    tiles = [tile for tile in fetched if is_near(tile, cell)]
     final = config.results / "patches.zarr" / cell.name / survey
     origin = made_from(config, cell, survey, tiles)
     kept = kept_receipt(config, cell, survey, origin, final)

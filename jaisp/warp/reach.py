@@ -1,9 +1,10 @@
 """Which patches of a cell a tile may reach, and which part of the tile they need."""
 
 import numpy as np
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import SkyCoord, angular_separation
 
-from jaisp.sky import Cell, plane_wcs
+from jaisp.archives.tile import Tile
+from jaisp.sky import Cell, footprint, plane_wcs
 from jaisp.warp.pixel_map import sky_to_pixel
 from jaisp.warp.tile import TileReader
 
@@ -13,16 +14,22 @@ OUTLINE_POINTS = 33
 HALO = 16
 
 
+def is_near(tile: Tile, cell: Cell) -> bool:
+    """Whether a tile may reach a cell, by its footprint: true where that isn't known."""
+    if tile.footprint is None:
+        return True
+    ra, dec, reach = tile.footprint
+    # Most tiles of a wide survey are far away: one distance tells.
+    extent = np.hypot(*cell.centres.T).max() + 2 * cell.patch_arcsec
+    away = angular_separation(*np.radians([cell.ra, cell.dec, ra, dec]))
+    if np.degrees(away) * 3600 > extent + reach:
+        return False
+    return _rows_within(ra, dec, reach, cell).size > 0
+
+
 def rows_near(reader: TileReader, cell: Cell) -> frozenset[int]:
     """Patches that a tile may reach: their circles and the tile's meet."""
-    rows, columns = reader.shape
-    y, x = np.meshgrid(np.linspace(-0.5, rows - 0.5, 9), np.linspace(-0.5, columns - 0.5, 9))
-    outline = reader.wcs.pixel_to_world(x.ravel(), y.ravel())
-    centre = reader.wcs.pixel_to_world((columns - 1) / 2, (rows - 1) / 2)
-    reach = np.nanmax(outline.separation(centre).arcsec)
-    patches = SkyCoord(*cell.sky_centres(), unit="deg")
-    distance = patches.separation(centre.icrs).arcsec
-    return frozenset(np.flatnonzero(distance <= reach + cell.patch_arcsec).tolist())
+    return frozenset(_rows_within(*footprint(reader.wcs, reader.shape), cell).tolist())
 
 
 def part_needed(reader: TileReader, cell: Cell, near: frozenset[int]) -> tuple[slice, slice]:
@@ -52,3 +59,9 @@ def geometry(reader: TileReader) -> str:
 
 def _around(pixels: np.ndarray) -> slice:
     return slice(int(np.floor(pixels.min())) - HALO, int(np.ceil(pixels.max())) + HALO)
+
+
+def _rows_within(ra: float, dec: float, reach: float, cell: Cell) -> np.ndarray:
+    patches = SkyCoord(*cell.sky_centres(), unit="deg")
+    distance = patches.separation(SkyCoord(ra, dec, unit="deg")).arcsec
+    return np.flatnonzero(distance <= reach + cell.patch_arcsec)

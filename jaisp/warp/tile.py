@@ -9,6 +9,7 @@ from jaxtyping import Float32, UInt8
 
 from jaisp.archives.tile import Plane, Tile
 from jaisp.errors import TileError
+from jaisp.sky import given_wcs
 from jaisp.store.layout import Flag
 from jaisp.warp.background import Background, background_rows, measure_background
 from jaisp.warp.fits_plane import FitsPlane, open_fits, reading
@@ -145,7 +146,7 @@ class TileReader:
 
     def _read_wcs(self) -> WCS:
         if isinstance(self.tile.wcs, dict):
-            return _given_wcs(self.shape, **self.tile.wcs)
+            return given_wcs(self.shape, **self.tile.wcs)
         with reading(self._science.name):
             hdus = self._files[str(self.tile.science.path)]
             wcs = WCS(self._science.header, hdus)
@@ -243,21 +244,3 @@ class TileReader:
         if self.tile.subtract_sky and level is not None:
             flux -= level
         return Section(flux, noise, flags)
-
-
-def _given_wcs(
-    shape: tuple[int, int], ra: float, dec: float, pixel_arcsec: float, rotation_deg: float = 0.0
-) -> WCS:
-    """TAN with the image's centre at ra, dec; rotation_deg: position angle of +y, east of north."""
-    angle = np.radians(rotation_deg)
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.cunit = ["deg", "deg"]
-    wcs.wcs.crval = [ra, dec]
-    wcs.wcs.crpix = [(shape[1] + 1) / 2, (shape[0] + 1) / 2]
-    wcs.wcs.cd = (pixel_arcsec / 3600) * np.array(
-        [[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
-    wcs.wcs.radesys = "ICRS"
-    wcs.wcs.set()
-    return wcs
