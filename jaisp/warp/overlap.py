@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int16, UInt8
 
 from jaisp.store.layout import Flag
 
+INTERPOLATED = int(Flag.INTERPOLATED)
 Combine = Literal["margin", "inverse_variance"]
 
 
@@ -34,7 +35,8 @@ def combine(
     """The planes, and which tile gave each pixel, or most of it (−1: no valid one).
 
     margin: each pixel from the tile in which it lies deepest, among those where it is valid.
-    inverse_variance: the mean of all valid ones with weights 1 / noise²; flags are joined.
+    inverse_variance: the mean of all valid ones with weights 1 / noise²; flags are joined. What
+    was interpolated over bad pixels counts only where no tile has better.
     """
     if len(tiles) == 1:
         return tiles[0], np.isfinite(tiles[0].flux).astype(np.int16) - np.int16(1)
@@ -87,7 +89,12 @@ def _average(
                     to_flags[i, j] = flags[i, j]
                 continue
             weight = 1 / np.float64(noise[i, j]) ** 2
-            if source[i, j] < 0:
+            held = source[i, j] >= 0
+            interpolated = flags[i, j] & INTERPOLATED
+            if held and interpolated > to_flags[i, j] & INTERPOLATED:
+                continue
+            if not held or interpolated < to_flags[i, j] & INTERPOLATED:
+                best[i, j] = 0
                 to_flux[i, j] = flux[i, j]
                 to_noise[i, j] = noise[i, j]
                 to_flags[i, j] = flags[i, j]

@@ -143,6 +143,23 @@ def test_the_mean_of_overlapping_tiles_is_weighted_by_inverse_variance():
     assert (together.margin == 9).all()
 
 
+def test_interpolated_pixels_have_no_part_where_a_tile_has_better():
+    shape = (2, 2)
+    full = np.ones(shape, np.float32)
+    flags = np.array([[Flag.INTERPOLATED, 0], [Flag.INTERPOLATED, 0]], np.uint8)
+    rough = Planes(full * 99, full * 0.1, flags, full)
+    clean = Planes(full * 10, full * 1, np.zeros(shape, np.uint8), full)
+    clean.flux[1, 0] = np.nan
+    for tiles, number in (([rough, clean], 1), ([clean, rough], 0)):
+        together, source = combine(tiles, "inverse_variance")
+        assert together.flux[0, 0] == 10
+        assert together.flags[0, 0] == 0
+        assert source[0, 0] == number
+        assert together.flux[1, 0] == 99  # better than nothing
+        assert together.flags[1, 0] == Flag.INTERPOLATED
+        assert together.flux[0, 1] == pytest.approx((99 * 100 + 10) / 101)
+
+
 def test_what_a_deeper_tile_holds_is_not_computed_again(tmp_path):
     image = np.full((200, 200), 50.0, np.float32)
     reader = open_tile(write_tile(tmp_path / "t.fits", image, tan_wcs(), np.ones_like(image)))
