@@ -7,8 +7,9 @@ its peers take turns, on one thread; the fastest of each counts. SWarp (if insta
 writes files, so ours is timed once more with reading and writing FITS.
 stage: a simulated field's tiles to store groups, in CPU time, against what it can't do without:
 opening files and reading pixels, the kernel (pixel maps and resampling, as above), compressing and
-writing codes, each timed within the same run. Once with six bands of 0.2″ and four of 0.1″, four
-times as many pixels each, and once with ten bands of 0.2″.
+writing codes, each timed within the same run. With six bands of 0.2″ and four of 0.1″, four times
+as many pixels each, or ten bands of 0.2″; from four small tiles a band that overlap by 1′, each of
+which is opened and looked at for 25 patches, or from one, more as archives have them.
 
 Prints ratios; absolute numbers belong to the machine that it names.
 """
@@ -250,7 +251,26 @@ class Stopwatch:
             setattr(owner, attribute, original)
 
 
-def stage(side_arcmin: float, euclid_pixel: float) -> dict[str, Any]:
+def survey(bands: str, pixel: float, instrument: str) -> dict[str, Any]:
+    """A simulated survey's section of the config."""
+    archive = {"kind": "simulated", "instrument": instrument}
+    return {"bands": bands.split(), "pixel_arcsec": pixel, "archive": archive}
+
+
+TEN_BANDS = {
+    "six bands of 0.2″, four of 0.1″": {
+        "rubin": survey("u g r i z y", 0.2, "rubin"),
+        "euclid_q1": survey("VIS Y J H", 0.1, "euclid_q1"),
+    },
+    "ten bands of 0.2″": {
+        "rubin": survey("u g r i z y", 0.2, "rubin"),
+        "again": survey("g r i z", 0.2, "rubin"),
+    },
+}
+TILES_PER_SIDE = {"four tiles a band": 2, "one tile a band": 1}
+
+
+def stage(side_arcmin: float, surveys: dict[str, Any], tiles_per_side: int) -> dict[str, Any]:
     """CPU seconds of `warp` and of its parts, and patches a second, over two surveys."""
     from jaisp.cli import app
     from jaisp.config.load import parse_config
@@ -260,16 +280,13 @@ def stage(side_arcmin: float, euclid_pixel: float) -> dict[str, Any]:
     from jaisp.warp import planes, tile, warp
     from jaisp.warp.fits_plane import FitsPlane
 
-    surveys = {
-        "rubin": {"bands": list("ugrizy"), "pixel_arcsec": 0.2},
-        "euclid_q1": {"bands": ["VIS", "Y", "J", "H"], "pixel_arcsec": euclid_pixel},
-    }
     content = {
         "run": "speed",
         "sky": {"ra": 53.13, "dec": -28.1, "width_arcmin": side_arcmin,
                 "height_arcmin": side_arcmin},
         "patch": {"arcsec": 51.2},
-        "surveys": {n: {**s, "archive": {"kind": "simulated"}} for n, s in surveys.items()},
+        "simulate": {"tiles_per_side": tiles_per_side},
+        "surveys": surveys,
     }  # fmt: skip
     home = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -323,8 +340,9 @@ def main() -> None:
         "size": arguments.size,
         "kernel": kernel(arguments.size, arguments.rounds),
         "stage": {
-            "six bands of 0.2″, four of 0.1″": stage(arguments.side, 0.1),
-            "ten bands of 0.2″": stage(arguments.side, 0.2),
+            f"{bands}; {tiles}": stage(arguments.side, surveys, count)
+            for bands, surveys in TEN_BANDS.items()
+            for tiles, count in TILES_PER_SIDE.items()
         },
     }
     table = Table(

@@ -15,6 +15,7 @@ WINDOWS_A_SIDE = 2
 MOST_BAD = 0.9
 SKY, BRIGHT = 2.0, 10.0  # σ
 FEWEST_BRIGHT = 20
+ENOUGH_CANDIDATES, ENOUGH_BRIGHT = 20, 40
 SOURCE_NOISE = 1.05
 
 
@@ -36,12 +37,16 @@ class Findings:
 
 
 def look(read: Callable[[slice, slice], Section], rows: slice, columns: slice) -> Findings:
-    """Look at windows spread over the part `rows` × `columns` of a tile.
+    """Look at windows spread over the part `rows` × `columns` of a tile, until they tell enough.
 
     read: gives a part of the tile.
     """
     candidates, excess = [], []
     for y, x in _windows(rows, columns):
+        if sum(len(c.x) for c, _, _ in candidates) >= ENOUGH_CANDIDATES and (
+            sum(len(ratios) for ratios in excess) >= ENOUGH_BRIGHT
+        ):
+            break
         part = read(y, x)
         bad = (part.flags & np.uint8(UNUSABLE | Flag.SATURATED)) != 0
         if bad.mean() > MOST_BAD:
@@ -80,11 +85,13 @@ def _noise_excess(part: Section, bad: Bool[np.ndarray, "y x"]) -> Float32[np.nda
 
 
 def _windows(rows: slice, columns: slice) -> list[tuple[slice, slice]]:
-    """Windows spread evenly over a part, or all of it when it is small."""
+    """Windows spread evenly over a part, or all of it when it is small; far corners first."""
     along = []
     for part in (rows, columns):
         size = part.stop - part.start
         count = min(WINDOWS_A_SIDE, -(-size // WINDOW))
         starts = part.start + np.linspace(0, max(size - WINDOW, 0), count).astype(int)
         along.append([slice(int(s), min(int(s) + WINDOW, part.stop)) for s in starts])
-    return [(y, x) for y in along[0] for x in along[1]]
+    corners = [(i, j) for i in range(len(along[0])) for j in range(len(along[1]))]
+    corners.sort(key=lambda corner: corner[0] != corner[1])
+    return [(along[0][i], along[1][j]) for i, j in corners]
