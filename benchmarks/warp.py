@@ -6,10 +6,11 @@ kernel: a tile of stars with TPV distortion, turned by 3°, onto pixels of the s
 its peers take turns, on one thread; the fastest of each counts. SWarp (if installed) reads and
 writes files, so ours is timed once more with reading and writing FITS.
 stage: a simulated field's tiles to store groups, in CPU time, against what it can't do without:
-opening files and reading pixels, the kernel (pixel maps and resampling, as above), compressing and
-writing codes, each timed within the same run. With six bands of 0.2″ and four of 0.1″, four times
-as many pixels each, or ten bands of 0.2″; from four small tiles a band that overlap by 1′, each of
-which is opened and looked at for 25 patches, or from one, more as archives have them.
+opening files and reading pixels, the kernel (pixel maps and resampling, as above), compression (to
+integer codes, and those with zstd to disk), each timed within the same run. With six bands of 0.2″
+and four of 0.1″, four times as many pixels each, or ten bands of 0.2″; from four small tiles a band
+that overlap by 1′, each of which is opened and looked at for 25 patches, or from one, more as
+archives have them.
 
 Prints ratios; absolute numbers belong to the machine that it names.
 """
@@ -309,6 +310,7 @@ def stage(side_arcmin: float, surveys: dict[str, Any], tiles_per_side: int) -> d
                 watch.watching("read", FitsPlane, "section"),
                 watch.watching("kernel", warp_cell, "pixel_map"),
                 watch.watching("kernel", planes, "resample"),
+                watch.watching("encode", GroupWriter, "_encode"),
                 watch.watching("compress", GroupWriter, "_flush"),
             ):
                 for survey in surveys:
