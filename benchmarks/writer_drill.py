@@ -147,7 +147,8 @@ def judge(folder: Path, row: dict[str, Any], expected: str) -> dict[str, Any]:
         honest = row["final"] and folder_sha256(folder / STORE) == expected
     else:
         honest = status == 2 and len(lines) == 1 and lines[0].startswith("jaisp: ")
-    return row | {"publish_status": status, "honest": honest}
+    said = {} if honest else {"said": lines}
+    return row | {"publish_status": status, "honest": honest} | said
 
 
 def drill(kills: int, seed: int, base: Path) -> dict[str, Any]:

@@ -38,14 +38,18 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def replace_folder(partial: Path, final: Path) -> None:
-    """Rename the finished folder `partial` to `final`, removing an older one first.
+    """Rename the finished folder `partial` to `final`; an older one is moved aside, then removed.
 
-    Killed between the two steps, the run has no folder rather than a mixed one, and the job's
+    Killed between two steps, the run has no folder rather than a mixed one, and the job's
     receipt is missing, so that the job runs again.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    remove_folder(final)
+    old = partial.with_name(f".old.{partial.name}")
+    remove_folder(old)
+    if final.exists():
+        os.rename(final, old)
     os.rename(partial, final)
+    remove_folder(old)
 
 
 def remove_folder(path: Path) -> None:

@@ -34,14 +34,15 @@ def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedG
     redo = f"delete {path} and rerun its warp (`snakemake -R warp_batch`)"
     if not path.is_dir():
         raise UserError(f"{path}: missing; {redo}")
+    unfinished = [name for name in sorted(REQUIRED) if not (path / name / "zarr.json").is_file()]
+    if (path / "zarr.json").is_file() and unfinished:
+        raise UserError(f"{path}: not finished; {redo}")
     try:
         group = zarr.open_group(path, mode="r")
         arrays = dict(group.arrays())
         made_with = group.attrs.get("hash")
     except Exception as error:  # damaged metadata fails in as many ways as there are bytes
         raise UserError(f"{path}: can't be opened ({_reason(error)}); {redo}") from None
-    if not REQUIRED.issubset(arrays):
-        raise UserError(f"{path}: not finished; {redo}")
     if made_with != group_hash(config, survey, cell):
         raise UserError(
             f"{path}: made with another sky, patch, warp or surveys.{survey} config; {redo}"
@@ -58,6 +59,7 @@ def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedG
         except Exception as error:
             raise UserError(f"{path / name}: damaged ({_reason(error)}); {redo}") from None
     coverage = tables["coverage"]
+    _check_tables(path, tables, redo)
     step = layout.patches_per_shard(*expected[1:3], expected[0])
     for start in range(0, len(cell), step):
         rows = slice(start, min(start + step, len(cell)))
@@ -68,6 +70,16 @@ def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedG
                 f"written; {redo}"
             )
     return CheckedGroup(folder_sha256(path), np.any(coverage > 0, axis=1))
+
+
+def _check_tables(path: Path, tables: dict[str, np.ndarray], redo: str) -> None:
+    """A table whose only chunk is gone reads as its fill value."""
+    covered = tables["coverage"] > 0
+    for name in ("scale", "noise_scale"):
+        if not (tables[name][covered] > 0).all():
+            raise UserError(f"{path / name}: damaged (0 for a patch with data); {redo}")
+    if not np.isfinite(tables["noise_correlation"]).all():
+        raise UserError(f"{path / 'noise_correlation'}: damaged (not finite); {redo}")
 
 
 def _measured_coverage(path: Path, rows: slice, redo: str) -> Float32[np.ndarray, "patch band"]:

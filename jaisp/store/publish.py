@@ -16,7 +16,7 @@ import zarr
 import jaisp
 from jaisp.config import Config
 from jaisp.errors import UserError
-from jaisp.files import partial_dir, read_json, replace_folder, write_json
+from jaisp.files import partial_dir, read_json, receipt_path, replace_folder, write_json
 from jaisp.progress import track
 from jaisp.sky import SPLITS, Cell, cells, splits
 from jaisp.store.check import CheckedGroup, check_group
@@ -41,7 +41,7 @@ def publish(config: Config) -> dict[str, Any]:
     _check_presence(config, store, sky_cells)
     wanted = [(cell, survey) for cell in sky_cells for survey in sorted(config.surveys)]
     groups = {
-        (cell.name, survey): check_group(config, store / cell.name / survey, cell, survey)
+        (cell.name, survey): _checked(config, store / cell.name / survey, cell, survey)
         for cell, survey in track(wanted, "publish")
     }
     _check_overlap(config, sky_cells, groups)
@@ -63,6 +63,18 @@ def publish(config: Config) -> dict[str, Any]:
         write_json(store / cell.name / "zarr.json", _group_metadata(attributes))
     _write_root(config, store, sky_cells)
     return _receipt(groups, split)
+
+
+def _checked(config: Config, path: Path, cell: Cell, survey: str) -> CheckedGroup:
+    """A group that is whole, and still what `warp` says that it wrote."""
+    found = check_group(config, path, cell, survey)
+    receipt = receipt_path(config, "warp", f"{cell.name}.{survey}")
+    if receipt.is_file() and read_json(receipt)["sha256"] != found.sha256:
+        raise UserError(
+            f"{path}: not the bytes that {receipt} tells of; delete {path} and rerun its warp "
+            "(`snakemake -R warp_batch`)"
+        )
+    return found
 
 
 def _check_presence(config: Config, store: Path, sky_cells: list[Cell]) -> None:

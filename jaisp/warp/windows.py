@@ -41,11 +41,11 @@ def look(read: Callable[[slice, slice], Section], rows: slice, columns: slice) -
 
     read: gives a part of the tile.
     """
-    candidates, excess = [], []
+    candidates: list[tuple[Candidates, int, int]] = []
+    excess: list[np.ndarray] = []
+    found_stars = found_bright = 0
     for y, x in _windows(rows, columns):
-        if sum(len(c.x) for c, _, _ in candidates) >= ENOUGH_CANDIDATES and (
-            sum(len(ratios) for ratios in excess) >= ENOUGH_BRIGHT
-        ):
+        if found_stars >= ENOUGH_CANDIDATES and found_bright >= ENOUGH_BRIGHT:
             break
         part = read(y, x)
         bad = (part.flags & np.uint8(UNUSABLE | Flag.SATURATED)) != 0
@@ -54,6 +54,7 @@ def look(read: Callable[[slice, slice], Section], rows: slice, columns: slice) -
         found = find_candidates(part.flux, part.noise, bad)
         candidates.append((found, y.start, x.start))
         excess.append(_noise_excess(part, bad))
+        found_stars, found_bright = found_stars + len(found.x), found_bright + len(excess[-1])
     if not candidates:
         return Findings(NO_STARS, False)
     merged = Candidates(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaisp.config import group_hash
 from jaisp.errors import UserError
+from jaisp.files import folder_sha256, write_receipt
 from jaisp.sky import Cell, cells, plane_radec, splits
 from jaisp.store.publish import publish
 from jaisp.store.reader import open_store
@@ -101,6 +102,28 @@ def test_a_torn_table_is_told(store):
 def test_torn_metadata_are_told(store, content):
     (store / "field/euclid_q1/zarr.json").write_text(content)
     refused(small_config(), "euclid_q1: can't be opened")
+
+
+@pytest.mark.parametrize("table", ["scale", "noise_scale", "noise_correlation"])
+def test_a_lost_table_is_told(store, table):
+    """Its chunk gone, a table reads as its fill value."""
+    shutil.rmtree(store / "field/rubin" / table / "c")
+    refused(small_config(), f"field/rubin/{table}: damaged")
+
+
+def test_an_array_without_its_metadata_is_told(store):
+    (store / "field/rubin/mask/zarr.json").unlink()
+    refused(small_config(), "field/rubin: not finished")
+
+
+def test_bytes_other_than_the_receipt_tells_of_are_told(store):
+    config = small_config()
+    publish(config)
+    told = folder_sha256(store / "field/rubin")
+    write_receipt(config, "warp", "field.rubin", {"sha256": told})
+    publish(config)
+    write_receipt(config, "warp", "field.rubin", {"sha256": told[::-1]})
+    refused(config, "field/rubin: not the bytes that .*field.rubin.json tells of")
 
 
 def test_an_unfinished_group_is_told(store):
