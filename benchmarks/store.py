@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -139,7 +139,7 @@ def read_our_flux(folder: Path, row: int) -> np.ndarray:
 def write_our_flux(folder: Path, field: Field) -> None:
     """The codes of the flux and their scale."""
     scale = field.level[..., 0, 0] / STEPS_PER_NOISE
-    codes = _Zarr("int16", [ZstdCodec(level=2, checksum=True)], lambda f, s: encode_flux(f, s))
+    codes = _Zarr("int16", layout.FLUX_CODE_COMPRESSORS, lambda f, s: encode_flux(f, s))
     codes.write_array(folder / "flux", field.flux, scale)
     zarr.save_array(folder / "scale", scale)
 
@@ -150,7 +150,7 @@ class _Zarr:
     def __init__(
         self,
         dtype: str,
-        compressors: list[Any] | None,
+        compressors: Sequence[Any] | None,
         encode: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.dtype, self.compressors, self.encode = dtype, compressors, encode

@@ -9,7 +9,7 @@ from enum import IntFlag
 import numpy as np
 import zarr
 from jaxtyping import Bool, Float32, UInt8
-from zarr.codecs import BytesCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
 from jaisp.store.codes import MISSING
 
@@ -26,6 +26,17 @@ _ABOUT = {
     "scale": {"long_name": "flux of one code near zero", "units": "nJy"},
     "noise_scale": {"long_name": "background noise, 1 sigma", "units": "nJy"},
 }
+
+
+# Codes of flux are noise in their lowest bits and equal in their highest: with the bits of a kind
+# beside each other they pack a sixth smaller than by zstd alone, in a third of its time, and unpack
+# in three quarters. All other arrays are nearly constant. Checksums find damage that leaves a
+# chunk's length as it was.
+FLUX_CODE_COMPRESSORS = [
+    BloscCodec(typesize=2, cname="zstd", clevel=1, shuffle="bitshuffle"),
+    Crc32cCodec(),
+]
+COMPRESSORS = [ZstdCodec(level=2, checksum=True)]
 
 
 class Flag(IntFlag):
@@ -153,8 +164,6 @@ def _create(
         dimension_names=dimensions,
         filters=None,
         serializer=BytesCodec(endian="little"),
-        # Level 2 is a tenth smaller than 1 at nearly its speed, and 3 is no smaller. The checksum
-        # finds damage that leaves a chunk's length as it was.
-        compressors=[ZstdCodec(level=2, checksum=True)],
+        compressors=FLUX_CODE_COMPRESSORS if options["dtype"] == "int16" else COMPRESSORS,
         **options,  # type: ignore[arg-type]
     )
