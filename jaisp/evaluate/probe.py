@@ -21,6 +21,8 @@ from jaisp.evaluate.bootstrap import PERCENTILES, interval
 STRENGTHS = 10.0 ** np.arange(-6.0, 4.01, 0.5)
 COARSE = 4  # every fourth strength is tried first
 FOLDS = 3
+# A prior's strength doesn't depend on how many sources there are: as many as this choose it.
+CHOOSING = 4000
 
 HIDDEN = 128
 HELD_OUT = 0.15  # of the sources, to stop the training of a multilayer perceptron
@@ -66,8 +68,8 @@ def fit_probe(
     target_mean, target_scale = _standard(np.asarray(targets, np.float64))
     x = (np.asarray(features, np.float64) - feature_mean) * feature_scale
     y = (np.asarray(targets, np.float64) - target_mean) * target_scale
-    fold = folds(len(x), FOLDS, seed, groups)
-    apply = _fit_linear(x, y, fold) if kind == "linear" else _fit_perceptron(x, y, seed, groups)
+    fit = _fit_linear if kind == "linear" else _fit_perceptron
+    apply = fit(x, y, seed, groups)
     back = np.where(target_scale > 0, 1 / np.where(target_scale > 0, target_scale, 1), 0)
     return Probe(feature_mean, feature_scale, target_mean, back, apply)
 
@@ -165,10 +167,10 @@ class _Ridge:
         self._gram = self._x @ self._x.T if self._dual else self._x.T @ self._x
         self._right = self._y if self._dual else self._x.T @ self._y
 
-    def weights(self, strength: float) -> Float[np.ndarray, "feature target"]:
-        """Weights of the features at one strength."""
+    def weights(self, penalty: float) -> Float[np.ndarray, "feature target"]:
+        """Weights of the features at one penalty on their squared sum."""
         gram = self._gram.copy(order="F")  # as LAPACK overwrites it
-        gram[np.diag_indices_from(gram)] += strength * len(self._x)
+        gram[np.diag_indices_from(gram)] += penalty
         factor = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
         solved = scipy.linalg.cho_solve(factor, self._right, check_finite=False)
         return self._x.T @ solved if self._dual else solved
@@ -183,27 +185,31 @@ class _Ridge:
 def _fit_linear(
     x: Float[np.ndarray, "source feature"],
     y: Float[np.ndarray, "source target"],
-    fold: Int[np.ndarray, " source"],
+    seed: int,
+    groups: Shaped[np.ndarray, " source"] | None,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    chosen = _strengths(x, y, fold)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(x))[:CHOOSING])
+    fold = folds(len(drawn), FOLDS, seed, None if groups is None else groups[drawn])
+    chosen = _best(x[drawn], y[drawn], fold, STRENGTHS * len(x))
     ridge = _Ridge(x, y)
     weights = np.zeros((x.shape[1], y.shape[1]))
     for number in np.unique(chosen):
         own = chosen == number
-        weights[:, own] = ridge.weights(STRENGTHS[number])[:, own]
+        weights[:, own] = ridge.weights(STRENGTHS[number] * len(x))[:, own]
     intercept = ridge.intercept(weights)
     return lambda features: features @ weights + intercept
 
 
-def _strengths(
+def _best(
     x: Float[np.ndarray, "source feature"],
     y: Float[np.ndarray, "source target"],
     fold: Int[np.ndarray, " source"],
+    penalties: Float[np.ndarray, " penalty"],
 ) -> Int[np.ndarray, " target"]:
-    """Of each target, which strength predicts it best on the parts left out: coarse, then fine."""
+    """Of each target, which penalty predicts it best on the parts left out: coarse, then fine."""
     parts = [part for part in np.unique(fold) if (fold != part).sum() >= 2]
     fitted = {part: _Ridge(x[fold != part], y[fold != part]) for part in parts}
-    errors = np.full((len(STRENGTHS), y.shape[1]), np.inf)
+    errors = np.full((len(penalties), y.shape[1]), np.inf)
 
     def try_all(numbers: set[int]) -> Int[np.ndarray, " target"]:
         for number in sorted(numbers):
@@ -211,16 +217,16 @@ def _strengths(
                 continue
             total = np.zeros(y.shape[1])
             for part, ridge in fitted.items():
-                out, weights = fold == part, ridge.weights(STRENGTHS[number])
+                out, weights = fold == part, ridge.weights(penalties[number])
                 total += ((x[out] @ weights + ridge.intercept(weights) - y[out]) ** 2).sum(axis=0)
             errors[number] = total
         return errors.argmin(axis=0)
 
-    best = try_all(set(range(0, len(STRENGTHS), COARSE)))
+    best = try_all(set(range(0, len(penalties), COARSE)))
     step = COARSE // 2
     while step:
         around = {int(b) + s for b in best for s in (-step, step)}
-        best = try_all({number for number in around if 0 <= number < len(STRENGTHS)})
+        best = try_all({number for number in around if 0 <= number < len(penalties)})
         step //= 2
     return best
 
