@@ -1,0 +1,153 @@
+"""Tokens of injected point sources: those around a reference token near each source.
+
+The reference is one of the two tokens, in rows and in columns, whose centres are less than a token
+away, by a coin that knows nothing of the source: offsets from its centre are uniform over ± one
+token, and where the reference lies tells nothing of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from jaxtyping import Float, Float32, Int
+
+from jaisp.embedding.mosaic import Mosaic, Planes
+from jaisp.evaluate.views import Encoder
+from jaisp.progress import track
+from jaisp.store.reader import Store, open_store
+
+AROUND = 1  # tokens on each side of the reference: 3 × 3
+WINDOW = 64  # tokens that are encoded at a time, without their margin
+TOKENS, SCALES = "tokens", "scales"
+
+Features = dict[str, dict[str, Float32[np.ndarray, "source _"]]]
+
+
+@dataclass(frozen=True)
+class InjectedSky:
+    """One sky with known point sources, warped and published as any other.
+
+    sources: a row a source; docs/ruler.md names the columns.
+    """
+
+    name: str
+    store: Store
+    sources: Table
+
+    def column(self, name: str) -> Float[np.ndarray, " source"]:
+        """A column as floats."""
+        return np.asarray(self.sources[name], float)
+
+
+def open_injected(folder: Path) -> InjectedSky | None:
+    """The sky in `folder`; None when there is none."""
+    if not (folder / "sources.ecsv").exists():
+        return None
+    store = open_store(folder / "patches.zarr")
+    return InjectedSky(folder.name, store, Table.read(folder / "sources.ecsv", format="ascii.ecsv"))
+
+
+def reference_tokens(
+    sky: InjectedSky, seed: int
+) -> tuple[Int[np.ndarray, "source 2"], Float[np.ndarray, "source 2"]]:
+    """Row and column of each source's reference token in its cell, and where its centre is.
+
+    The centre: x, y in arcsec on the cell's plane.
+    """
+    store, rng = sky.store, np.random.default_rng(seed)
+    corner = np.array([_corner(store, str(cell)) for cell in sky.sources["cell"]])
+    scale = store.token_arcsec
+    place = np.stack([sky.column("y"), sky.column("x")], axis=1)
+    steps = (place - corner) / scale - 0.5  # from the first token's centre
+    token = np.floor(steps).astype(int) + rng.integers(0, 2, size=steps.shape)
+    return token, (corner + (token + 0.5) * scale)[:, ::-1]
+
+
+def features(
+    sky: InjectedSky,
+    survey: str,
+    encoders: Mapping[str, Encoder],
+    tokens: Int[np.ndarray, "source 2"],
+    edge_tokens: int,
+) -> Features:
+    """By encoder and readout (`tokens`, and `scales` where the encoder has them), what one survey's
+    encoder says around each source's reference token; NaN where it lies beyond the sky.
+
+    `tokens` are the 3 × 3 shared tokens; `scales` the features between pixels and tokens of the
+    same square.
+    """
+    found: Features = {name: {} for name in encoders}
+    for cell in np.unique(np.asarray(sky.sources["cell"])):
+        mosaic = Mosaic(sky.store, str(cell), survey)
+        own = np.asarray(sky.sources["cell"]) == cell
+        own &= ((tokens >= AROUND) & (tokens < np.array(mosaic.shape) - AROUND)).all(axis=1)
+        windows = np.unique(tokens[own] // WINDOW, axis=0)
+        for window in track(list(windows), f"encode {sky.name} {survey}"):
+            members = np.flatnonzero(own & (tokens // WINDOW == window).all(axis=1))
+            corner = window * WINDOW - edge_tokens
+            side = WINDOW + 2 * edge_tokens
+            planes = mosaic.read(int(corner[0]), int(corner[1]), side, side)
+            for name, encoder in encoders.items():
+                stamps = _stamps(encoder, mosaic, planes, tokens[members] - corner)
+                for readout, values in stamps.items():
+                    empty = np.full((len(tokens), values.shape[1]), np.nan, np.float32)
+                    found[name].setdefault(readout, empty)[members] = values
+    return found
+
+
+def _stamps(
+    encoder: Encoder, mosaic: Mosaic, planes: Planes, tokens: Int[np.ndarray, "source 2"]
+) -> dict[str, Float32[np.ndarray, "source feature"]]:
+    """What an encoder says around some tokens of a window."""
+    planes_of_one = (planes.flux[None], planes.noise[None], planes.mask[None])
+    encode: Any = partial(encoder.encode, *planes_of_one, survey=mosaic.survey, bands=mosaic.bands)
+    scales: dict[str, Any] = {}
+    with torch.inference_mode():
+        if "scales" in signature(encoder.encode).parameters:
+            shared, scales = encode(scales=True)
+        else:
+            shared = encode()
+    grids = {TOKENS: shared} | ({SCALES: scales["fine"]} if "fine" in scales else {})
+    side = np.asarray(shared).shape[-1]
+    stamps = {}
+    for readout, grid in grids.items():
+        values = np.asarray(grid, np.float32)[0]
+        stamps[readout] = _cut(values, tokens, values.shape[-1] // side)
+    return stamps
+
+
+def _cut(
+    values: Float32[np.ndarray, "feature row column"],
+    tokens: Int[np.ndarray, "source 2"],
+    each: int,
+) -> Float32[np.ndarray, "source all"]:
+    """The square of 3 × 3 tokens around each, `each` positions of the grid a token."""
+    side = (2 * AROUND + 1) * each
+    squares = np.lib.stride_tricks.sliding_window_view(values, (side, side), axis=(1, 2))
+    row, column = ((tokens - AROUND) * each).T
+    return np.moveaxis(squares[:, row, column], 1, 0).reshape(len(tokens), -1).copy()
+
+
+def _corner(store: Store, cell: str) -> tuple[float, float]:
+    """y and x of the cell's first token's corner, arcsec on its plane."""
+    own = np.asarray(store.index.cell) == cell
+    half = store.patch_arcsec / 2
+    return float(store.index.y[own].min() - half), float(store.index.x[own].min() - half)
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """Features of several surveys side by side, for readouts of all of them together."""
+    return {
+        name: {
+            readout: np.concatenate([part[name][readout] for part in parts], axis=1)
+            for readout in parts[0][name]
+            if all(readout in part[name] for part in parts)
+        }
+        for name in parts[0]
+    }

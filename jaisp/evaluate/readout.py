@@ -1,0 +1,110 @@
+"""Reading a position off tokens: a linear map for each S/N, or one small network for all."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Shaped
+from sklearn.decomposition import PCA
+
+from jaisp.evaluate.probe import fit_probe, folds, scatter
+
+Form = Literal["linear", "mlp"]
+LINEAR: Form = "linear"
+MLP: Form = "mlp"
+COMPONENTS = 128  # what the network is shown of the features
+PARTS = 5  # of the training sky, one of which decides between the two
+
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Readout:
+    """Fitted on sources of training sky.
+
+    Parameters
+    ----------
+    features: around each source. offsets: what to read, in any unit. snr: nominal, a few values.
+    units: the piece of sky of each source: one decides as a whole.
+    kinds: which forms are tried; the better one is chosen at each S/N on a part of the training
+        sky that neither was fitted on, and fitted again on all of it.
+
+    chosen: by S/N, which form it was.
+    """
+
+    def __init__(
+        self,
+        features: Float32[np.ndarray, "source feature"],
+        offsets: Float[np.ndarray, "source 2"],
+        snr: Float[np.ndarray, " source"],
+        units: Shaped[np.ndarray, " source"],
+        seed: int,
+        kinds: tuple[Form, ...] = (LINEAR, MLP),
+    ) -> None:
+        self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
+        if len(kinds) > 1:
+            out = folds(len(features), PARTS, seed, units) == 0
+            part = features[~out], offsets[~out], snr[~out], units[~out], seed
+            errors = {
+                kind: _fit(kind, *part)(features[out], snr[out]) - offsets[out] for kind in kinds
+            }
+            for level in self.chosen:
+                own = snr[out] == level
+                if own.any():
+                    scatters = {kind: scatter(error[own].ravel()) for kind, error in errors.items()}
+                    self.chosen[level] = min(kinds, key=scatters.__getitem__)
+        whole = features, offsets, snr, units, seed
+        self._fitted = {kind: _fit(kind, *whole) for kind in sorted(set(self.chosen.values()))}
+
+    def predict(
+        self, features: Float32[np.ndarray, "source feature"], snr: Float[np.ndarray, " source"]
+    ) -> Float[np.ndarray, "source 2"]:
+        """Offsets of sources whose nominal S/N are among those fitted."""
+        found = np.empty((len(features), 2))
+        for level, kind in self.chosen.items():
+            own = snr == level
+            if own.any():
+                found[own] = self._fitted[kind](features[own], snr[own])
+        return found
+
+
+def _fit(
+    kind: Form,
+    features: np.ndarray,
+    offsets: np.ndarray,
+    snr: np.ndarray,
+    units: np.ndarray,
+    seed: int,
+) -> Predict:
+    return (_linear if kind == LINEAR else _network)(features, offsets, snr, units, seed)
+
+
+def _linear(
+    features: np.ndarray, offsets: np.ndarray, snr: np.ndarray, units: np.ndarray, seed: int
+) -> Predict:
+    """A ridge regression a S/N: how much a token can be trusted depends on it."""
+    probes = {
+        float(level): fit_probe(
+            LINEAR, features[snr == level], offsets[snr == level], seed, units[snr == level]
+        )
+        for level in np.unique(snr)
+    }
+
+    def predict(features: np.ndarray, snr: np.ndarray) -> np.ndarray:
+        found = np.empty((len(features), 2))
+        for level, probe in probes.items():
+            own = snr == level
+            if own.any():
+                found[own] = probe.predict(features[own])
+        return found
+
+    return predict
+
+
+def _network(
+    features: np.ndarray, offsets: np.ndarray, snr: np.ndarray, units: np.ndarray, seed: int
+) -> Predict:
+    """One perceptron for all S/N, on the features' principal components."""
+    count = min(COMPONENTS, *features.shape)
+    reduce = PCA(count, svd_solver="covariance_eigh").fit(features)
+    probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units)
+    return lambda features, snr: probe.predict(reduce.transform(features))
