@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Tests run side by side, a process a core: threads of their own would only wait for one another.
+for _library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 import matplotlib
 import pytest
 from jaxtyping import install_import_hook

@@ -28,6 +28,14 @@ class Mosaic:
     mask: UInt8[np.ndarray, "band y x"]
     psf_fwhm_arcsec: Float[np.ndarray, " band"]
 
+    def of_bands(self, bands: list[str]) -> "Mosaic":
+        """Some of the bands; of all of them, itself."""
+        if bands == self.bands:
+            return self
+        chosen = [self.bands.index(band) for band in bands]
+        planes = (self.flux[chosen], self.noise[chosen], self.mask[chosen])
+        return Mosaic(self.survey, bands, self.grid_arcsec, *planes, self.psf_fwhm_arcsec[chosen])
+
 
 @dataclass(frozen=True)
 class Block:

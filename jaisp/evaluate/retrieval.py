@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import mean_interval, sky_units
 from jaisp.evaluate.controls import ALL_BANDS, STAMP
+from jaisp.evaluate.neighbours import shared_neighbours
 from jaisp.evaluate.search import Ranks, directions, search
 from jaisp.evaluate.views import EncodedSky, crop_of
 
@@ -126,6 +127,13 @@ class _Contest:
         self.shown = np.sort(order[:SHOWN])
         self.pixel_bands = self._best_pixels()
         query_band, target_band = self.pixel_bands
+        self.neighbours = {
+            "": self._neighbours("model"),
+            "shuffled_": self._neighbours("model", partner),
+            "blank_": self._neighbours("blank"),
+            "random_": self._neighbours("random"),
+            "pixels_": self._neighbours("pixels", bands=(query_band, target_band)),
+        }
         self.model = self._search("model")
         self.controls = {
             "shuffled": self._search("model", partner=partner),
@@ -150,6 +158,10 @@ class _Contest:
                 "chance_top1": float((1 / ranks.candidates).mean()),
                 **{f"{name}_top1": _top1(found[scope]) for name, found in self.controls.items()},
                 "pixels_bands": ":".join(self.pixel_bands),
+                **{
+                    f"{name}mknn10": value if scope == ("source", "field") else None
+                    for name, value in self.neighbours.items()
+                },
                 "interval_unit": unit,
                 "underpowered": len(self.sources) < UNDERPOWERED,
             }
@@ -216,6 +228,17 @@ class _Contest:
         given = self._directions(side.vectors[encoder], self.target, encoder, bands[1])
         reach = self.settings.window_tokens
         return search(asked, given, side.valid, self.right, self.among, reach)
+
+    def _neighbours(
+        self,
+        encoder: str,
+        partner: Int[np.ndarray, " source"] | None = None,
+        bands: tuple[str | None, str | None] = (None, None),
+    ) -> float:
+        """Share of neighbours among the sources that both surveys' tokens have in common."""
+        asked = self._at_sources(self.asking, encoder, bands[0])
+        given = self._at_sources(self.asked, encoder, bands[1])
+        return shared_neighbours(asked if partner is None else asked[partner], given)
 
     def _bands(self, survey: str) -> list[str]:
         return [*self.sky.bands[survey], ALL_BANDS]

@@ -49,7 +49,8 @@ class EncodedSky:
     """Patches as the encoders see them.
 
     corners: by crop, row and column at which it begins, from the patch's first token. sides: by
-    survey and crop. bands: by survey.
+    survey and crop. bands: by survey. A "survey" may be one with some of its bands withheld, by a
+    name of its own.
     """
 
     cells: list[str]
@@ -90,39 +91,44 @@ def encode_sky(
     crop_tokens: int,
     edge_tokens: int,
     seed: int,
+    shown: Mapping[str, tuple[str, list[str]]] | None = None,
 ) -> EncodedSky:
     """Encode patches `numbers` in every survey that covers them, by every encoder.
 
-    A patch that a survey does not cover has no valid token there.
+    shown: by name, the survey and the bands that the encoders are given; default every survey,
+    with all of its bands. A patch that a survey does not cover has no valid token there.
     """
+    if shown is None:
+        shown = {survey: (survey, store.bands(survey)) for survey in store.surveys}
     corners = crop_corners(numbers, crop_tokens, edge_tokens, seed)
     own = round(store.patch_arcsec / store.token_arcsec)
     margin = crop_tokens + edge_tokens
     size = own + crop_tokens + 2 * edge_tokens
     surroundings = Surroundings(store)
-    met = [(s, crop_of(s, o)) for s in store.surveys for o in store.surveys if s != o]
+    met = [(name, crop_of(name, other)) for name in shown for other in shown if name != other]
     valid = {key: np.zeros((len(numbers), size, size), bool) for key in dict.fromkeys(met)}
     vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {key: {} for key in valid}
     for place, number in enumerate(track([int(n) for n in numbers], "encode")):
         patch = store[number]
-        for survey, crop in (key for key in valid if key[0] in patch):
+        for name, crop in (key for key in valid if shown[key[0]][0] in patch):
+            survey, bands = shown[name]
             n = store.pixels_per_token(survey)
-            view = surroundings.mosaic(int(number), survey, margin * n)
+            view = surroundings.mosaic(int(number), survey, margin * n).of_bands(bands)
             corner = corners[crop][place]
             window = tuple(slice((margin + c) * n, (margin + c + size) * n) for c in corner)
             rows, columns = (slice(-c, own - c) for c in corner)
             inside = _valid_tokens(view, window, n)[rows, columns]
-            valid[survey, crop][place, rows, columns] = inside
-            for name, encoder in encoders.items():
+            valid[name, crop][place, rows, columns] = inside
+            for label, encoder in encoders.items():
                 tokens = _encode(encoder, view, window)
                 empty = np.zeros((len(numbers), *tokens.shape), np.float32)
-                vectors[survey, crop].setdefault(name, empty)[place] = tokens
+                vectors[name, crop].setdefault(label, empty)[place] = tokens
     return EncodedSky(
         cells=[store[int(number)].cell for number in numbers],
         catalogues=list(catalogues),
         corners=corners,
         sides={key: Side(vectors[key], valid[key]) for key in valid},
-        bands={survey: store.bands(survey) for survey in store.surveys},
+        bands={name: bands for name, (_, bands) in shown.items()},
         token_arcsec=store.token_arcsec,
     )
 
