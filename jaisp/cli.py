@@ -157,13 +157,22 @@ def embed(
 
 @app.command()
 def evaluate(
-    config: ConfigOption, threads: ThreadsOption = None, log_file: LogOption = None
+    config: ConfigOption,
+    part: Annotated[str | None, typer.Option("--part", help="Only this part.")] = None,
+    gather: GatherOption = False,
+    threads: ThreadsOption = None,
+    log_file: LogOption = None,
 ) -> None:
     """Measure the frozen encoders, with controls, on sky that training did not see."""
     run = _start(config, log_file, threads)
-    from jaisp.evaluate import evaluate as stage
+    from jaisp.config.evaluate import PARTS
+    from jaisp.evaluate import evaluate_part, gather_evaluated
 
-    stage(run, threads=threads)
+    if not gather:
+        for name in PARTS if part is None else [part]:
+            write_receipt(run, "evaluate", name, evaluate_part(run, name, threads=threads))
+    if gather or part is None:
+        gather_evaluated(run)
 
 
 @app.command()

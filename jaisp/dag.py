@@ -21,6 +21,7 @@ from jaisp.config import (
     stage_hash,
     stage_version,
 )
+from jaisp.config.evaluate import PARTS
 from jaisp.errors import UserError
 from jaisp.fetch import BATCHES
 from jaisp.files import hold_run, write_text
@@ -58,6 +59,11 @@ class Run:
     def batches(self) -> list[int]:
         """Numbers of the fetch jobs."""
         return list(range(BATCHES))
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts that are measured by themselves."""
+        return list(PARTS)
 
     @property
     def local_files(self) -> list[str]:

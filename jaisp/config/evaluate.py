@@ -4,6 +4,9 @@ from pydantic import Field
 
 from jaisp.config.section import Section
 
+# What is measured side by side, each a job; `jaisp.evaluate.parts` holds the code of each.
+PARTS = ("retrieval", "alignment")
+
 
 class EvaluateConfig(Section):
     """Which sources count, how views are cropped, and how intervals are drawn."""

@@ -1,174 +1,112 @@
-"""The stage: a published store and a trained model in, metrics.json and plots out."""
+"""The stage: a published store and a trained model in, metrics.json and plots out.
+
+It is measured in parts, each by itself or all in turn, and gathered.
+"""
 
 import logging
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
 from jaisp.config import Config, stage_hash
-from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.alignment import alignment
-from jaisp.evaluate.collapse import collapse
-from jaisp.evaluate.controls import Blank, Pixels
-from jaisp.evaluate.figures import draw_all, plain
-from jaisp.evaluate.retrieval import retrieval
-from jaisp.evaluate.sources import Catalogue, find_sources
-from jaisp.evaluate.views import EncodedSky, Encoder, encode_sky, mean_tokens
-from jaisp.files import sha256, write_json
-from jaisp.progress import track
+from jaisp.config.evaluate import PARTS, EvaluateConfig
+from jaisp.errors import UserError
+from jaisp.evaluate.bench import Bench
+from jaisp.evaluate.measured import Measured
+from jaisp.evaluate.parts import MEASURES
+from jaisp.evaluate.plots.style import plain
+from jaisp.evaluate.summary import tell
+from jaisp.evaluate.views import Encoder
+from jaisp.files import read_json, receipt_path, sha256, write_json
 from jaisp.store.reader import Store, open_store
 
 log = logging.getLogger(__name__)
 
-NOT_MEASURED = dict.fromkeys(
-    (
-        "position",
-        "registration",
-        "photometry",
-        "morphology",
-        "deblending",
-        "reconstruction",
-        "transfer",
-        "withheld",
-    ),
-    "not measured by this version",
-)
-# Some thousand tokens: enough to know their mean over training sky.
-MEAN_PATCHES = 6
+OVERVIEW = "overview"  # the report's own picture
 
 
-def evaluate(config: Config, threads: int | None = None) -> dict[str, Any]:
-    """Measure a run's encoders: writes results/RUN/metrics.json and results/RUN/figures/.
+def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict[str, Any]:
+    """Measure one part of PARTS and draw its plots; returns what its receipt holds.
 
-    Returns the content of metrics.json. Without a trained model, only what needs none is
-    measured. Raises UserError when the run has no published store.
+    Without a trained model, only what needs none is measured. Raises UserError when the run has
+    no published store.
+    """
+    if part not in PARTS:
+        raise UserError(f"--part: {part!r} is not one of {', '.join(PARTS)}")
+    store = open_store(config.results / "patches.zarr")
+    trained = (config.results / "model" / "model.safetensors").exists()
+    encoders = _load(config, threads) if trained else None
+    found = MEASURES[part](Bench(store, config.evaluate, encoders, config.results))
+    for plot in found.plots:
+        plot.write(config.results / "figures")
+    for row in (row for rows in found.groups.values() for row in rows):
+        row |= {"field": config.run, "token_arcsec": store.token_arcsec}
+    return plain(
+        {
+            "groups": found.groups,
+            "skipped": found.skipped,
+            "plots": [plot.name for plot in found.plots],
+        }
+    )
+
+
+def gather_evaluated(config: Config) -> dict[str, Any]:
+    """Write results/RUN/metrics.json from what the parts found; returns its content.
+
+    Plots of an earlier evaluation go. Raises UserError when a part is missing.
     """
     from jaisp import __version__
 
-    store = open_store(config.results / "patches.zarr")
     path = config.results / "model" / "model.safetensors"
-    encoders = _load(config, threads) if path.exists() else None
-    groups, skipped, plots = measure(store, config.evaluate, encoders)
-    for row in (row for rows in groups.values() for row in rows):
-        row |= {"field": config.run, "token_arcsec": store.token_arcsec}
-    metrics = plain(
-        {
-            "run": config.run,
-            "version": __version__,
-            "config_hash": stage_hash(config, "evaluate"),
-            "model": f"sha256:{sha256(path)}" if path.exists() else None,
-            "groups": groups,
-            "skipped": skipped,
-        }
-    )
-    draw_all(config.results / "figures", groups, plots)
+    parts = [_part(config, name) for name in PARTS]
+    metrics = {
+        "run": config.run,
+        "version": __version__,
+        "config_hash": stage_hash(config, "evaluate"),
+        "model": f"sha256:{sha256(path)}" if path.exists() else None,
+        **_joined([(part["groups"], part["skipped"]) for part in parts]),
+    }
+    drawn = {OVERVIEW, *(name for part in parts for name in part["plots"])}
+    for plot in (config.results / "figures").glob("*"):
+        if plot.suffix in (".png", ".json") and plot.stem not in drawn:
+            plot.unlink()
     write_json(config.results / "metrics.json", metrics)
-    _tell(metrics)
+    tell(metrics)
     return metrics
 
 
 def measure(
-    store: Store,
-    settings: EvaluateConfig,
-    encoders: tuple[Encoder, Encoder] | None,
-) -> tuple[dict[str, list[dict]], dict[str, str], dict[str, Any]]:
-    """Rows by group, reasons of the groups skipped, and what the plots show.
+    store: Store, settings: EvaluateConfig, encoders: tuple[Encoder, Encoder] | None
+) -> Measured:
+    """All parts on a store alone, without skies whose answers are known.
 
-    encoders: the model, and its architecture with fresh weights, the control `random`; None
-    measures only what needs no encoder.
+    encoders: the model, and its architecture with fresh weights, the control `random`.
     """
-    groups: dict[str, list[dict]] = {}
-    skipped = dict(NOT_MEASURED)
-    plots: dict[str, Any] = {}
-    test, train = _drawn(store, "test", settings.patches), _drawn(store, "train", MEAN_PATCHES)
-
-    reason: str | None = "no trained model"
-    if encoders is not None:
-        reason = _why_not(test, train)
-    if encoders is not None and reason is None:
-        every = _with_controls(store, *encoders, settings)
-        catalogues = _catalogues(store, test)
-        sky = _encoded(store, test, catalogues, every, settings)
-        means = _training_means(store, train, *encoders, settings)
-        groups["retrieval"], plots["retrieval"] = retrieval(sky, means, settings)
-        groups["collapse"], plots["spectra"] = collapse(sky, settings)
-        reason = f"no source above S/N {settings.snr_min:g} in two surveys on held-out sky"
-    for name in ("retrieval", "collapse"):
-        if not groups.get(name) and reason is not None:
-            groups.pop(name, None)
-            skipped[name] = reason
-
-    groups["alignment"], plots["alignment"] = alignment(store, settings)
-    if not groups["alignment"]:
-        del groups["alignment"]
-        skipped["alignment"] = "no patch is covered by two bands"
-    return groups, skipped, plots
+    bench = Bench(store, settings, encoders)
+    found = [part(bench) for part in MEASURES.values()]
+    joined = _joined([(part.groups, part.skipped) for part in found])
+    return Measured(**joined, plots=[plot for part in found for plot in part.plots])
 
 
-EMPTY = Catalogue(np.zeros((0, 2)), {}, {}, {})
+def _part(config: Config, name: str) -> dict[str, Any]:
+    path = receipt_path(config, "evaluate", name)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `jaisp evaluate --part {name}` first")
+    return read_json(path)
 
 
-def _why_not(test: np.ndarray, train: np.ndarray) -> str | None:
-    """Why the encoders can't be measured on this field; None when they can."""
-    if not len(test):
-        return "no held-out sky: the split has no test patch"
-    if not len(train):
-        return "no training sky to take the mean token from"
-    return None
-
-
-def _encoded(
-    store: Store,
-    numbers: np.ndarray,
-    catalogues: list[Catalogue],
-    encoders: Mapping[str, Encoder],
-    settings: EvaluateConfig,
-) -> EncodedSky:
-    crops = settings.crop_tokens, settings.edge_tokens, settings.seed
-    return encode_sky(store, numbers, catalogues, encoders, *crops)
-
-
-def _drawn(store: Store, split: str, most: int) -> np.ndarray:
-    """Patches of a split that two surveys cover, at most `most`, drawn evenly over the sky."""
-    covered = [n for n in store.where(split) if len(store[int(n)].surveys) > 1]
-    step = -(-len(covered) // most) if covered else 1
-    return np.array(covered[::step], int)
-
-
-def _catalogues(store: Store, numbers: np.ndarray) -> list[Catalogue]:
-    found = []
-    for number in track([int(n) for n in numbers], "find sources"):
-        patch = store[number]
-        views = {survey: patch[survey] for survey in patch.surveys}
-        found.append(
-            find_sources(views, {s: store.noise_correlation(patch.cell, s) for s in views})
-        )
-    return found
-
-
-def _with_controls(
-    store: Store, model: Encoder, random: Encoder, settings: EvaluateConfig
-) -> dict[str, Encoder]:
+def _joined(parts: Iterable[tuple[dict[str, list], dict[str, str]]]) -> dict[str, Any]:
+    """Rows of the same group one after another; a group is skipped when no part has a row."""
+    groups: dict[str, list] = {}
+    reasons: dict[str, str] = {}
+    for rows, why in parts:
+        for name, own in rows.items():
+            groups.setdefault(name, []).extend(own)
+        for name, reason in why.items():
+            reasons.setdefault(name, reason)
     return {
-        "model": model,
-        "random": random,
-        "blank": Blank(model, settings.seed),
-        "pixels": Pixels({survey: store.pixels_per_token(survey) for survey in store.surveys}),
+        "groups": groups,
+        "skipped": {name: reason for name, reason in reasons.items() if name not in groups},
     }
-
-
-def _training_means(
-    store: Store, train: np.ndarray, model: Encoder, random: Encoder, settings: EvaluateConfig
-) -> dict[str, dict[str, np.ndarray]]:
-    """Mean token over training sky, by survey and encoder; the blank control has the model's."""
-    seeing = {"model": model, "random": random}
-    none = [EMPTY] * len(train)
-    sky = _encoded(store, train, none, seeing, settings)
-    return {survey: {**own, "blank": own["model"]} for survey, own in mean_tokens(sky).items()}
 
 
 def _load(config: Config, threads: int | None) -> tuple[Encoder, Encoder]:
@@ -180,52 +118,3 @@ def _load(config: Config, threads: int | None) -> tuple[Encoder, Encoder]:
         torch.set_num_threads(threads)
     model = load_model(config.results / "model")
     return model.eval(), random_model(model).eval()
-
-
-def _tell(metrics: Mapping[str, Any]) -> None:
-    """Say what was found: a table on a terminal, a few lines in a log."""
-    lines = [
-        _summary(group, row)
-        for group, rows in metrics["groups"].items()
-        for row in rows
-        if _is_headline(group, row)
-    ]
-    if sys.stderr.isatty():
-        table = Table("group", "what", "n", "figure", "controls", title=metrics["run"])
-        for line in lines:
-            table.add_row(*line)
-        Console(stderr=True).print(table)
-    for line in lines:
-        log.info("%s %s (n = %s): %s; %s", *line)
-    for group, reason in metrics["skipped"].items():
-        log.info("%s skipped: %s", group, reason)
-
-
-def _is_headline(group: str, row: Mapping[str, Any]) -> bool:
-    if group == "alignment":
-        return row["query"].split(":")[0] != row["target"].split(":")[0]
-    return True
-
-
-def _summary(group: str, row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    n = str(row["n"])
-    if group == "retrieval":
-        what = f"{row['query']} → {row['target']}, {row['tokens']}, {row['scope']}"
-        figure = f"top-1 {_f(row['top1'])} of {row['candidates']}, top-5 {_f(row['top5'])}"
-        controls = ("shuffled", "blank", "random", "pixels")
-        return group, what, n, figure, ", ".join(f"{c} {_f(row[f'{c}_top1'])}" for c in controls)
-    if group == "alignment":
-        what = f"{row['target']} − {row['query']}"
-        figure = f"{_f(row['dx_arcsec'])}″ east, {_f(row['dy_arcsec'])}″ north"
-        phase = f"phase {_f(row['phase_dx_arcsec'])}″, {_f(row['phase_dy_arcsec'])}″"
-        return group, what, n, figure, f"{phase}, correlation {_f(row['correlation'])}"
-    if "shared_participation_ratio" in row:
-        figure = f"shared participation ratio {_f(row['shared_participation_ratio'])}"
-        chance = f"random {_f(row['random_shared_participation_ratio'])}"
-        return group, row["survey"], n, figure, chance
-    figure = f"participation ratio {_f(row['participation_ratio'])} of {row['dimensions']}"
-    return group, row["survey"], n, figure, f"random {_f(row['random_participation_ratio'])}"
-
-
-def _f(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

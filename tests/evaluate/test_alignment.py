@@ -16,7 +16,7 @@ def across(groups):
 
 
 def test_a_known_shift_is_recovered_both_ways(oracle):
-    rows = across(oracle[0])
+    rows = across(oracle.groups)
     assert [row["target"] for row in rows] == ["wide:g", "wide:i"]
     east_north = (-SHIFT[0], SHIFT[1])
     for row in rows:
@@ -31,7 +31,7 @@ def test_a_known_shift_is_recovered_both_ways(oracle):
 
 
 def test_bands_of_one_survey_agree(oracle):
-    (row,) = [r for r in oracle[0]["alignment"] if r["query"].startswith("wide:")]
+    (row,) = [r for r in oracle.groups["alignment"] if r["query"].startswith("wide:")]
     assert abs(row["dx_arcsec"]) < 0.005
     assert abs(row["phase_dy_arcsec"]) < 0.01
 

@@ -58,7 +58,7 @@ def test_position_in_the_crop_is_found_where_it_leaks():
 
 
 def test_rows_of_an_oracle(oracle):
-    rows = {row["survey"]: row for row in oracle[0]["collapse"]}
+    rows = {row["survey"]: row for row in oracle.groups["collapse"]}
     assert set(rows) == {"sharp", "wide", "sharp+wide"}
     for survey in ("sharp", "wide"):
         row = rows[survey]

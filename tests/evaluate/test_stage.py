@@ -6,27 +6,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaisp.config.evaluate import EvaluateConfig
+from jaisp.config import Config
+from jaisp.config.evaluate import PARTS, EvaluateConfig
 from jaisp.errors import UserError
-from jaisp.evaluate import evaluate, measure
+from jaisp.evaluate import evaluate_part, gather_evaluated, measure
 from jaisp.evaluate.bootstrap import interval, mean_interval, sky_units
-from jaisp.evaluate.figures import draw_all, plain
+from jaisp.evaluate.parts import MEASURES
+from jaisp.evaluate.plots.style import plain
+from jaisp.files import write_receipt
 from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 
 
+def evaluate(config: Config) -> dict:
+    """Every part in turn, gathered."""
+    for part in PARTS:
+        write_receipt(config, "evaluate", part, evaluate_part(config, part))
+    return gather_evaluated(config)
+
+
+def test_every_part_is_a_job():
+    assert tuple(MEASURES) == PARTS
+
+
 def test_groups_and_reasons(oracle):
-    groups, skipped, _ = oracle
-    assert set(groups) == {"retrieval", "collapse", "alignment"}
-    assert set(skipped) == {
-        "position", "registration", "photometry", "morphology", "deblending", "reconstruction",
-        "transfer", "withheld",
-    }  # fmt: skip
+    assert set(oracle.groups) == {"retrieval", "collapse", "alignment"}
+    assert not oracle.skipped
 
 
 def test_plots_and_their_numbers(oracle, tmp_path):
-    groups, _, plots = oracle
-    (tmp_path / "spectrum.png").write_bytes(b"old")
-    draw_all(tmp_path, groups, plots)
+    for plot in oracle.plots:
+        plot.write(tmp_path)
     names = {"retrieval", "ranks", "similarity", "spectrum", "alignment"}
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{ending}" for name in names for ending in ("png", "json")
@@ -34,7 +43,7 @@ def test_plots_and_their_numbers(oracle, tmp_path):
     for path in tmp_path.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     bars = json.loads((tmp_path / "retrieval.json").read_text())
-    assert bars[0]["model"] == pytest.approx(groups["retrieval"][0]["top1"], rel=1e-5)
+    assert bars[0]["model"] == pytest.approx(oracle.groups["retrieval"][0]["top1"], rel=1e-5)
 
 
 def test_without_a_model_alignment_alone_is_measured(tmp_path, monkeypatch):
@@ -57,7 +66,8 @@ def test_without_a_model_alignment_alone_is_measured(tmp_path, monkeypatch):
 def test_without_held_out_sky_the_encoders_are_not_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = publish_sky(sky_config(side_arcsec=76.8, test=0.0))
-    groups, skipped, _ = measure(store, EvaluateConfig(), (Oracle(), Noise()))
+    found = measure(store, EvaluateConfig(), (Oracle(), Noise()))
+    groups, skipped = found.groups, found.skipped
     assert set(groups) == {"alignment"}
     assert skipped["retrieval"] == skipped["collapse"]
     assert "no held-out sky" in skipped["retrieval"]
@@ -66,7 +76,8 @@ def test_without_held_out_sky_the_encoders_are_not_measured(tmp_path, monkeypatc
 def test_without_sources_the_encoders_are_not_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = publish_sky(sky_config(side_arcsec=192, test=0.3), per_arcmin2=0)
-    groups, skipped, _ = measure(store, EvaluateConfig(snr_min=8), (Oracle(), Noise()))
+    found = measure(store, EvaluateConfig(snr_min=8), (Oracle(), Noise()))
+    groups, skipped = found.groups, found.skipped
     assert "retrieval" not in groups
     assert skipped["retrieval"].startswith("no source")
     assert all(row["n"] == 0 and row["dx_arcsec"] is None for row in groups["alignment"])

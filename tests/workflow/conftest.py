@@ -69,7 +69,7 @@ class Workflow:
         assert done.returncode == 0, done.stderr
         lines = (done.stdout + done.stderr).splitlines()
         known = "simulate plan fetch fetch_batch warp warp_batch publish train embed embed_batch"
-        names = {*known.split(), "evaluate", "report"}
+        names = {*known.split(), "evaluate_batch", "evaluate", "report"}
         return {line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in names}
 
 

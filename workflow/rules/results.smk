@@ -1,9 +1,28 @@
 # From frozen encoders to figures and the page that shows them.
 
 
-rule evaluate:
+rule evaluate_batch:
     input:
         rules.train.output.receipt,
+    output:
+        run.receipt("evaluate/{part}"),
+    log:
+        f"{run.results}/logs/evaluate.{{part}}.log",
+    benchmark:
+        f"{run.results}/benchmarks/evaluate.{{part}}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    params:
+        config=run.config_path,
+        hash=run.hash("evaluate"),
+    shell:
+        "jaisp evaluate --config {params.config:q} --part {wildcards.part} "
+        "--threads {threads} --log {log:q}"
+
+
+rule evaluate:
+    input:
+        expand(run.receipt("evaluate/{part}"), part=run.parts),
     output:
         report(
             f"{run.results}/metrics.json",
@@ -12,16 +31,13 @@ rule evaluate:
         ),
     log:
         f"{run.results}/logs/evaluate.log",
-    benchmark:
-        f"{run.results}/benchmarks/evaluate.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 16
     params:
         config=run.config_path,
         hash=run.hash("evaluate"),
     shell:
-        "jaisp evaluate --config {params.config:q} --threads {threads} --log {log:q}"
+        "jaisp evaluate --config {params.config:q} --gather --log {log:q}"
 
 
 rule report:

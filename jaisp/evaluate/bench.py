@@ -1,0 +1,118 @@
+"""What is measured and on which sky: a store, a model with its control, known skies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from jaisp.config.evaluate import EvaluateConfig
+from jaisp.evaluate.controls import Blank, Pixels
+from jaisp.evaluate.injected import InjectedSky, open_injected
+from jaisp.evaluate.sources import Catalogue, find_sources
+from jaisp.evaluate.views import EncodedSky, Encoder, encode_sky, mean_tokens
+from jaisp.progress import track
+from jaisp.store.reader import Store
+
+# Some thousand tokens: enough to know their mean over training sky.
+MEAN_PATCHES = 6
+NO_SOURCES = Catalogue(np.zeros((0, 2)), {}, {}, {})
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run's encoders and the skies that they are measured on.
+
+    encoders: the model, and its architecture with fresh weights, the control `random`; None
+    measures only what needs no encoder. results: the run's folder, where skies with known answers
+    stand; None when there are none.
+    """
+
+    store: Store
+    settings: EvaluateConfig
+    encoders: tuple[Encoder, Encoder] | None
+    results: Path | None = None
+
+    @cached_property
+    def test(self) -> Int[np.ndarray, " patch"]:
+        """Test patches that two surveys cover, at most `settings.patches`."""
+        return drawn(self.store, "test", self.settings.patches)
+
+    @cached_property
+    def train(self) -> Int[np.ndarray, " patch"]:
+        """Some training patches that two surveys cover."""
+        return drawn(self.store, "train", MEAN_PATCHES)
+
+    @cached_property
+    def why_not(self) -> str | None:
+        """Why no encoder can be measured on this field; None when one can."""
+        if self.encoders is None:
+            return "no trained model"
+        if not len(self.test):
+            return "no held-out sky: the split has no test patch"
+        if not len(self.train):
+            return "no training sky to take the mean token from"
+        return None
+
+    @property
+    def seeing(self) -> dict[str, Encoder]:
+        """The encoders that look: `model` and `random`."""
+        assert self.encoders is not None
+        model, random = self.encoders
+        return {"model": model, "random": random}
+
+    @cached_property
+    def with_blank(self) -> dict[str, Encoder]:
+        """`model`, `random`, and `blank`, the model shown noise."""
+        return {**self.seeing, "blank": Blank(self.seeing["model"], self.settings.seed)}
+
+    @cached_property
+    def every(self) -> dict[str, Encoder]:
+        """The model and all its controls, raw `pixels` among them."""
+        grids = {survey: self.store.pixels_per_token(survey) for survey in self.store.surveys}
+        return {**self.with_blank, "pixels": Pixels(grids)}
+
+    @cached_property
+    def catalogues(self) -> list[Catalogue]:
+        """Sources of the test patches."""
+        return [patch_sources(self.store, int(n)) for n in track(list(self.test), "find sources")]
+
+    def encoded(self, encoders: Mapping[str, Encoder]) -> EncodedSky:
+        """The test patches, by `encoders`."""
+        return self._encoded(self.test, self.catalogues, encoders)
+
+    def training_means(self) -> dict[str, dict[str, np.ndarray]]:
+        """Mean token over training sky, by survey and encoder; `blank` has the model's."""
+        sky = self._encoded(self.train, [NO_SOURCES] * len(self.train), self.seeing)
+        means = mean_tokens(sky)
+        return {survey: {**own, "blank": own["model"]} for survey, own in means.items()}
+
+    def known_sky(self, name: str) -> InjectedSky | None:
+        """A sky with known answers; None when the run has none of that name."""
+        return None if self.results is None else open_injected(self.results / "injected" / name)
+
+    def _encoded(
+        self,
+        numbers: Int[np.ndarray, " patch"],
+        catalogues: list[Catalogue],
+        encoders: Mapping[str, Encoder],
+    ) -> EncodedSky:
+        settings = self.settings
+        crops = settings.crop_tokens, settings.edge_tokens, settings.seed
+        return encode_sky(self.store, numbers, catalogues, encoders, *crops)
+
+
+def drawn(store: Store, split: str, most: int) -> Int[np.ndarray, " patch"]:
+    """Patches of a split that two surveys cover, at most `most`, drawn evenly over the sky."""
+    covered = [n for n in store.where(split) if len(store[int(n)].surveys) > 1]
+    step = -(-len(covered) // most) if covered else 1
+    return np.array(covered[::step], int)
+
+
+def patch_sources(store: Store, number: int) -> Catalogue:
+    """Sources of one patch, detected and measured in every survey that covers it."""
+    patch = store[number]
+    views = {survey: patch[survey] for survey in patch.surveys}
+    return find_sources(views, {s: store.noise_correlation(patch.cell, s) for s in views})

@@ -1,0 +1,31 @@
+"""What a part of the evaluation gives back."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaisp.evaluate.plots.style import Plot
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows by group, reasons of the groups that could not be measured, and plots."""
+
+    groups: dict[str, list[Row]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    plots: list[Plot] = field(default_factory=list)
+
+
+def skipped(names: tuple[str, ...], reason: str) -> Measured:
+    """None of these groups was measured, for one reason."""
+    return Measured(skipped=dict.fromkeys(names, reason))
+
+
+def measured(groups: dict[str, list[Row]], plots: list[Plot], reason: str) -> Measured:
+    """Groups with rows; those without any were skipped for `reason`."""
+    return Measured(
+        groups={name: rows for name, rows in groups.items() if rows},
+        skipped={name: reason for name, rows in groups.items() if not rows},
+        plots=plots,
+    )
