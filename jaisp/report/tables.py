@@ -30,22 +30,43 @@ ABOUT = {
     ),
     "photometry": (
         "Photometry",
-        "What a linear readout of one survey's tokens says of another's fluxes.",
+        "True fluxes, colours and redshifts of sources, read out of frozen tokens of one survey or "
+        "of all, by a regression fitted on training sky. Aperture: the same regression from that "
+        "survey's aperture fluxes. Scatter in dex; of redshifts, of Δz / (1 + z).",
     ),
     "collapse": (
         "Use of the dimensions",
         "How many dimensions the tokens really use, and how much of that the surveys share; "
         "noise scores 0 on the shared figures.",
     ),
-    "morphology": ("Morphology", "Shapes read out of frozen tokens."),
-    "deblending": ("Deblending", "Overlapping sources told apart."),
-    "reconstruction": ("Reconstruction", "Pixels read back out of tokens."),
-    "transfer": ("Transfer", "A readout fitted on one survey, applied unchanged to another."),
-    "withheld": ("Withheld survey", "A survey or band that training did not see."),
+    "morphology": (
+        "Morphology",
+        "Sizes and ellipticities of galaxies read out of frozen tokens. Moments: the same "
+        "regression from the images' moments.",
+    ),
+    "deblending": (
+        "Deblending",
+        "One source or two close ones, told from frozen tokens. Peaks: what peak finding says.",
+    ),
+    "reconstruction": (
+        "Reconstruction",
+        "One survey's image drawn from the other's frozen tokens by a small decoder: correlation "
+        "with the true pixels of sources. Interpolation: from the other survey's image instead.",
+    ),
+    "transfer": (
+        "Transfer",
+        "Sky of another seeing and depth, seen by the same encoders and readouts, each figure "
+        "over what that sky allows.",
+    ),
+    "withheld": (
+        "Withheld survey or band",
+        "What each figure loses when the encoders are not shown a survey or a band.",
+    ),
 }
 CONTROLS = (
     "shuffled_", "blank_", "random_", "pixels_", "constant_", "bound_", "centroid_", "psf_fit_",
-    "phase_", "catalogue_", "aperture_", "baseline_", "classical_", "chance_", "turned_",
+    "phase_", "catalogue_", "aperture_", "moments_", "peaks_", "interpolation_",
+    "baseline_", "classical_", "chance_", "turned_",
 )  # fmt: skip
 FIRST = ("query", "target", "survey", "tokens", "scope", "n", "candidates")
 FIGURES_FIRST = ("top1", "top5", "within_one", "participation_ratio", "dx_arcsec", "dy_arcsec")
@@ -140,10 +161,12 @@ def _about(name: str) -> tuple[str, str]:
 
 
 def _alike(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows gathered by which keys they have a value for, in the order they come."""
-    gathered: dict[frozenset[str], list[dict[str, Any]]] = {}
+    """Rows gathered by their keys and by the kind of sky or view that they tell of."""
+    gathered: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
-        gathered.setdefault(frozenset(row), []).append(row)
+        of_bands = ":" in f"{row.get('query', '')}{row.get('target', '')}"
+        kind = frozenset(row), row.get("sky"), "query" in row and of_bands
+        gathered.setdefault(kind, []).append(row)
     return list(gathered.values())
 
 
