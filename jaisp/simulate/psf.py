@@ -283,9 +283,13 @@ def tile_psf(
 
 def background_noise(instrument: Instrument, band_name: str, exposure: float) -> float:
     """1σ of the background in a native pixel (nJy) that gives the band's depth."""
-    band = instrument.bands[band_name]
-    point = 10 ** (0.4 * (AB_NJY - band.depth)) / 5.0
-    return point / np.sqrt(optics_of(instrument, band_name).noise_pixels() * exposure)
+    band, optics = instrument.bands[band_name], optics_of(instrument, band_name)
+    if band.depth is not None:
+        point = 10 ** (0.4 * (AB_NJY - band.depth)) / 5.0
+        return point / np.sqrt(optics.noise_pixels() * exposure)
+    sky = optics.pixel_arcsec**2 * 10 ** (0.4 * (band.electron_zeropoint - band.sky))
+    electron = 10 ** (0.4 * (AB_NJY - band.electron_zeropoint))  # nJy of one a second
+    return float(np.sqrt(sky / (band.exposure * exposure))) * electron
 
 
 def add_points(
@@ -343,7 +347,7 @@ def _fwhm(optics: Optics, size: float = 1.0, e1: float = 0.0, e2: float = 0.0) -
     return float(np.sqrt(widths[0] * widths[1])) * optics.pixel_arcsec
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=96)
 def _base(optics: Optics, frequency_y: bytes, frequency_x: bytes) -> np.ndarray:
     """The telescope's share of a transfer function, kept for grids that come again."""
     assert optics.telescope is not None

@@ -13,7 +13,7 @@ from jaisp.config.geometry import Region
 from jaisp.errors import UserError
 from jaisp.files import partial_dir, remove_folder, replace_folder, sha256
 from jaisp.progress import track
-from jaisp.simulate.astrometry import conditions, tile_offset, wavelength_shift
+from jaisp.simulate.astrometry import conditions, refracts, tile_offset, wavelength_shift
 from jaisp.simulate.catalogue import Catalogue, draw_catalogue, join, truth_table
 from jaisp.simulate.detector import (
     SATURATED_SHARE,
@@ -81,7 +81,8 @@ def simulate(config: Config) -> dict:
         rows += _write_tiles(config, survey, chosen[survey], frame, columns, sky, folder)
     Table(rows=rows, names=LISTING).write(folder / "listing.ecsv", format="ascii.ecsv")
     _offsets(config, frames, chosen).write(folder / "offsets.ecsv", format="ascii.ecsv")
-    truth = truth_table(sky, [f"flux_{survey}_{band}" for survey, band in filters])
+    bent = [f"{survey}_{band}" for survey, band in filters if refracts(chosen[survey], band)]
+    truth = truth_table(sky, [f"{survey}_{band}" for survey, band in filters], bent)
     truth.write(folder / "truth.ecsv", format="ascii.ecsv")
     final = config.results / "simulated"
     replace_folder(folder, final)

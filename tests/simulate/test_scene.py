@@ -71,7 +71,6 @@ def test_a_star_and_its_stamp_are_what_galsim_draws(instrument, band):
     truth = by_galsim(galsim_psf(psf, x, y), psf.pixel_arcsec, x, y)
     image = drawn(psf, Sources.points(np.array([[x, y]]), np.ones(1)))
     inner = np.s_[40:81, 40:81]
-    print(band, np.abs(image - truth)[inner].max() / truth.max())
     assert np.abs(image - truth)[inner].max() < 3e-3 * truth.max()
     stamp = psf.stamp(x, y, 20)
     assert np.abs(image[inner] - stamp).max() < 3e-4 * truth.max()
@@ -92,6 +91,6 @@ def test_a_galaxy_is_what_galsim_draws(instrument, band, kind, radius):
     shape = axes @ axes.T
     covariance = np.array([[shape[0, 0], shape[0, 1], shape[1, 1]]])
     image = drawn(psf, Sources(np.array([[x, y]]), np.ones(1), covariance, np.array([kind])))
-    print(band, kind, radius, np.abs(image - truth).max() / truth.max(), image.sum(), truth.sum())
     assert np.abs(image - truth).max() < 3e-3 * truth.max()
-    assert image.sum() == pytest.approx(truth.sum(), abs=4e-3)
+    # GalSim folds the far wings of an Airy pattern into its FFT.
+    assert image.sum() == pytest.approx(truth.sum(), abs=2e-3 if psf.optics.beta else 8e-3)
