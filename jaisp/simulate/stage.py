@@ -109,6 +109,16 @@ def draw_sky(
     `pixels` are the sources' native x, y and `maps` the local maps from arcsec (east, north) to
     native pixels; `halo` pixels of each side of the image lie beyond the tile.
     """
+    draw_scene(image, psf, sources_of(seen, column, pixels, maps), halo)
+
+
+def sources_of(
+    seen: Catalogue,
+    column: int,
+    pixels: Float[np.ndarray, "source 2"],
+    maps: Float[np.ndarray, "source 2 2"],
+) -> Sources:
+    """The discs, bulges and stars of a catalogue that shine in a band, on native pixels."""
     ellipse = maps @ _unit_ellipse(seen.e1, seen.e2) @ maps.transpose(0, 2, 1)
     ellipse = np.stack([ellipse[:, 0, 0], ellipse[:, 0, 1], ellipse[:, 1, 1]], axis=1)
     disc_or_point = np.where(seen.disc_radius > 0, DISC_KIND, POINT_KIND)
@@ -121,7 +131,7 @@ def draw_sky(
         )
         for lit in [flux > 0]
     ]
-    draw_scene(image, psf, Sources.join(parts), halo)
+    return Sources.join(parts)
 
 
 def _sky(config: Config, regions: list[Region], bands: list[Band]) -> Catalogue:
