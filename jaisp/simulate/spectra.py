@@ -1,4 +1,4 @@
-"""Colours of galaxies and stars, from spectra seen through top-hat filters."""
+"""Colours of galaxies and stars, from spectra seen through filters."""
 
 from functools import cache
 from pathlib import Path
@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import map_coordinates
 
-from jaisp.simulate.instruments import Band
+from jaisp.simulate.instruments import RUBIN, Band
 
-REFERENCE = (691.0, 818.0)  # nm, Rubin i: every colour is relative to it
+REFERENCE = RUBIN.bands["i"]  # every colour is relative to it
 TEMPLATES = ("E", "Sbc", "Scd", "Im")  # Coleman, Wu & Weedman 1980, red to blue
 REDSHIFTS = np.linspace(0.0, 6.0, 121)
 LYMAN_ALPHA, LYMAN_LIMIT = 121.6, 91.2  # nm
 SAMPLES = 60  # wavelengths a filter
+SECOND_RADIATION = 1.438777e7  # h c / k in nm kelvin
 
 
 def galaxy_colours(
@@ -27,27 +28,69 @@ def galaxy_colours(
     `template` 0 … 3 runs from elliptical to irregular, between two templates their geometric mean;
     `reddening` is E(B−V) of the attenuation law of Calzetti et al. 2000 (ApJ 533, 682).
     """
-    edges = (REFERENCE, *(band.wavelength for band in bands))
-    table = np.log(np.maximum(_template_table(edges), 1e-12))
+    filters = (REFERENCE, *bands)
     row = redshift / REDSHIFTS[1]
-    flux = np.empty((len(redshift), len(edges)))
-    for number, edge in enumerate(edges):
-        flux[:, number] = map_coordinates(table[:, :, number], [template, row], order=1)
-        rest_micron = np.mean(edge) / 1000.0 / (1.0 + redshift)
+    flux = np.empty((len(redshift), len(filters)))
+    for number, band in enumerate(filters):
+        table = np.log(np.maximum(_flux_table(band), 1e-12))
+        flux[:, number] = map_coordinates(table, [template, row], order=1)
+        rest_micron = np.mean(band.wavelength) / 1000.0 / (1.0 + redshift)
         flux[:, number] -= 0.4 * np.log(10.0) * reddening * calzetti(rest_micron)
     return np.exp(flux[:, 1:] - flux[:, :1])
+
+
+def galaxy_wavelengths(
+    bands: list[Band],
+    template: Float[np.ndarray, " source"],
+    redshift: Float[np.ndarray, " source"],
+) -> Float[np.ndarray, "source band"]:
+    """Mean wavelength (nm) of a galaxy's photons in each band, without dust."""
+    row = redshift / REDSHIFTS[1]
+    seen = np.empty((len(redshift), len(bands)))
+    for number, band in enumerate(bands):
+        seen[:, number] = map_coordinates(_wavelength_table(band), [template, row], order=1)
+    return seen
 
 
 def star_colours(
     bands: list[Band], temperature: Float[np.ndarray, " source"]
 ) -> Float[np.ndarray, "source band"]:
     """Flux density of a black body (kelvin) in each band over that in the reference band."""
-    flux = []
-    for edge in (REFERENCE, *(band.wavelength for band in bands)):
-        wavelength = np.linspace(*edge, SAMPLES)
-        exponent = 1.438777e7 / (wavelength * temperature[:, None])  # h c / k in nm kelvin
-        flux.append((wavelength**-3 / np.expm1(exponent)).mean(axis=1))
-    return np.stack(flux[1:], axis=1) / flux[0][:, None]
+    flux = np.stack([_black_body(band, temperature)[0] for band in (REFERENCE, *bands)], axis=1)
+    return flux[:, 1:] / flux[:, :1]
+
+
+def star_wavelength(
+    band: Band, temperature: Float[np.ndarray, " source"]
+) -> Float[np.ndarray, " source"]:
+    """Mean wavelength (nm) of a black body's photons (kelvin) in a band."""
+    return _black_body(band, temperature)[1]
+
+
+def _black_body(band: Band, temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean flux density (of any unit) and mean wavelength of photons."""
+    nm, weight = passband(band)
+    exponent = SECOND_RADIATION / (nm * temperature[:, None])
+    density = nm**-3 / np.expm1(exponent)
+    return density @ weight, (density @ (weight * nm)) / (density @ weight)
+
+
+@cache
+def passband(band: Band) -> tuple[Float[np.ndarray, " nm"], Float[np.ndarray, " nm"]]:
+    """Wavelengths (nm) and weights, of sum 1, whose mean of Fν is the AB flux density."""
+    edge = (band.wavelength[1] - band.wavelength[0]) / SAMPLES / 2
+    nm = np.linspace(band.wavelength[0] + edge, band.wavelength[1] - edge, SAMPLES)
+    photons = np.ones(SAMPLES) if band.curve is None else _curve(band.curve, nm)
+    weight = photons / nm
+    return nm, weight / weight.sum()
+
+
+def _curve(name: str, nm: np.ndarray) -> np.ndarray:
+    """A bandpass file of GalSim at wavelengths in nm."""
+    import galsim  # slow to import, and only its files are wanted
+
+    path = Path(galsim.meta_data.share_dir) / "bandpasses" / name
+    return np.interp(nm, *np.loadtxt(path, unpack=True, usecols=(0, 1)))
 
 
 def calzetti(micron: Float[np.ndarray, " source"]) -> Float[np.ndarray, " source"]:
@@ -59,21 +102,40 @@ def calzetti(micron: Float[np.ndarray, " source"]) -> Float[np.ndarray, " source
 
 
 @cache
-def _template_table(edges: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Mean flux density of each template at each redshift in each band."""
+def _flux_table(band: Band) -> np.ndarray:
+    """Mean flux density of each template at each redshift."""
+    nm, weight = passband(band)
+    return _density(nm) @ weight
+
+
+@cache
+def _wavelength_table(band: Band) -> np.ndarray:
+    """Mean wavelength of each template's photons at each redshift."""
+    nm, weight = passband(band)
+    # A little is left of what hydrogen took, so that no mean is of nothing.
+    density = _density(nm)
+    density += 1e-6 * density.max(axis=-1, keepdims=True) + 1e-30
+    return (density @ (weight * nm)) / (density @ weight)
+
+
+def _density(observed: np.ndarray) -> np.ndarray:
+    """Flux density Fν of each template at each redshift at wavelengths (nm)."""
+    rest = observed / (1.0 + REDSHIFTS[:, None])
+    left = _intergalactic(rest, REDSHIFTS[:, None])
+    return np.stack([np.interp(rest, nm, flux) * left for nm, flux in _templates()])
+
+
+@cache
+def _templates() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Wavelength (nm) and Fν of each template."""
     import galsim  # slow to import, and only its template files are wanted
 
     folder = Path(galsim.meta_data.share_dir) / "SEDs"
-    table = np.empty((len(TEMPLATES), len(REDSHIFTS), len(edges)))
-    for row, name in enumerate(TEMPLATES):
+    spectra = []
+    for name in TEMPLATES:
         angstrom, flux = np.loadtxt(folder / f"CWW_{name}_ext.sed", unpack=True)
-        nm, density = angstrom / 10.0, flux * angstrom**2  # Fλ to Fν
-        for column, edge in enumerate(edges):
-            observed = np.linspace(*edge, SAMPLES)
-            rest = observed / (1.0 + REDSHIFTS[:, None])
-            seen = np.interp(rest, nm, density) * _intergalactic(rest, REDSHIFTS[:, None])
-            table[row, :, column] = (seen / observed).mean(axis=1) / (1.0 / observed).mean()
-    return table
+        spectra.append((angstrom / 10.0, flux * angstrom**2))
+    return spectra
 
 
 def _intergalactic(rest: np.ndarray, redshift: np.ndarray) -> np.ndarray:
