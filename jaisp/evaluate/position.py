@@ -82,14 +82,15 @@ def position(
     }
     asked = {survey: _asked(sky, survey, EACH, seen[survey], centres) for survey in surveys}
     rows: list[dict[str, Any]] = []
-    for own in asked.values():
-        rows += _rows(own, own, settings)
+    fitted = {survey: _Fitted(own, settings) for survey, own in asked.items()}
+    for survey, own in asked.items():
+        rows += _rows(fitted[survey], own, settings)
     if len(surveys) > 1 and BOTH in np.asarray(sky.sources["kind"]):
         together = _asked(sky, BOTH, BOTH, joined([seen[s] for s in surveys]), centres)
-        rows += _rows(together, together, settings)
+        rows += _rows(_Fitted(together, settings), together, settings)
     for first, second in permutations(surveys, 2):
         if _same_space(asked[first], asked[second]):
-            rows += _rows(asked[first], asked[second], settings)
+            rows += _rows(fitted[first], asked[second], settings)
     return [{**row, "field": sky.name, "interval_unit": _units(sky)[1]} for row in rows]
 
 
@@ -123,66 +124,72 @@ def _same_space(first: Asked, second: Asked) -> bool:
     return len(widths) == 1
 
 
-def _rows(fitted: Asked, read: Asked, settings: EvaluateConfig) -> Iterator[dict[str, Any]]:
+class _Fitted:
+    """Readouts of the model and of every control, fitted on the training sources of a survey.
+
+    by_readout: `tokens`, and `scales` where the model has them; by name, whose features are read
+    and how.
+    """
+
+    def __init__(self, asked: Asked, settings: EvaluateConfig) -> None:
+        train = asked.part(~asked.is_test)
+        levels, counts = np.unique(train.snr, return_counts=True)
+        self.survey = asked.survey
+        self.train = train.part(np.isin(train.snr, levels[counts >= FEWEST]))
+        self.by_readout: dict[str, dict[str, tuple[str, Readout]]] = {}
+        if len(self.train.snr):
+            for readout in asked.features["model"]:
+                self.by_readout[readout] = self._fit(readout, settings)
+
+    def _fit(self, readout: str, settings: EvaluateConfig) -> dict[str, tuple[str, Readout]]:
+        train, rng = self.train, np.random.default_rng(settings.seed)
+        order = np.arange(len(train.snr))
+        for level in np.unique(train.snr):
+            own = np.flatnonzero(train.snr == level)
+            order[own] = rng.permutation(own)
+
+        def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> Readout:
+            own = train.features[encoder][readout]
+            return Readout(own, offset, train.snr, train.unit, settings.seed, kinds)
+
+        fitted = {"model": ("model", fit("model", train.offset, (LINEAR, MLP)))}
+        for control in ("random", "blank"):
+            if control in train.features and readout in train.features[control]:
+                kinds = (LINEAR, MLP) if control == "random" else (LINEAR,)
+                fitted[control] = (control, fit(control, train.offset, kinds))
+        fitted["shuffled"] = ("model", fit("model", train.offset[order], (LINEAR,)))
+        return fitted
+
+    def errors(self, test: Asked, readout: str) -> dict[str, Float[np.ndarray, "source 2"]]:
+        """Answer minus truth, mas, of the model, of every control, and of the best constant."""
+        errors = {
+            name: probe.predict(test.features[encoder][readout], test.snr) - test.offset
+            for name, (encoder, probe) in self.by_readout[readout].items()
+        }
+        return errors | {"constant": _best_constant(self.train, test) - test.offset}
+
+
+def _rows(fitted: _Fitted, read: Asked, settings: EvaluateConfig) -> Iterator[dict[str, Any]]:
     """A row a readout and S/N: fitted on one survey's training sources, read on another's test."""
     across = fitted.survey != read.survey
     name = f"{fitted.survey}>{read.survey}" if across else read.survey
-    train, test = fitted.part(~fitted.is_test), read.part(read.is_test)
-    levels = [s for s in np.unique(test.snr) if np.count_nonzero(train.snr == s) >= FEWEST]
-    train, test = (own.part(np.isin(own.snr, levels)) for own in (train, test))
-    if not levels:
-        return
+    test = read.part(read.is_test & np.isin(read.snr, fitted.train.snr))
     for readout in (TOKENS,) if across else (TOKENS, SCALES):
-        if readout not in fitted.features["model"]:
+        if readout not in fitted.by_readout or not len(test.snr):
             continue
-        answers = _answers(train, test, readout, settings)
-        for snr in levels:
+        errors = fitted.errors(test, readout)
+        for snr in np.unique(test.snr):
             own = test.snr == snr
             n = int(own.sum())
-            errors = {name: values[own] for name, values in answers.errors.items()}
             yield {
                 "survey": name,
                 "snr": float(snr),
                 "readout": readout,
                 "n": n,
-                **_figures(test.part(own), errors, settings),
-                "probe": answers.chosen[float(snr)],
+                **_figures(test.part(own), {k: v[own] for k, v in errors.items()}, settings),
+                "probe": fitted.by_readout[readout]["model"][1].chosen[float(snr)],
                 "underpowered": n < UNDERPOWERED,
             }
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """errors: of the model and every control, mas. chosen: by S/N, the form of the readout."""
-
-    errors: dict[str, Float[np.ndarray, "source 2"]]
-    chosen: dict[float, Form]
-
-
-def _answers(train: Asked, test: Asked, readout: str, settings: EvaluateConfig) -> _Answers:
-    rng = np.random.default_rng(settings.seed)
-    order = np.arange(len(train.snr))
-    for level in np.unique(train.snr):
-        own = np.flatnonzero(train.snr == level)
-        order[own] = rng.permutation(own)
-
-    def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> Readout:
-        own = train.features[encoder][readout]
-        return Readout(own, offset, train.snr, train.unit, settings.seed, kinds)
-
-    model = fit("model", train.offset, (LINEAR, MLP))
-    fitted = {"model": ("model", model)}
-    for control in ("random", "blank"):
-        if control in train.features and readout in train.features[control]:
-            kinds = (LINEAR, MLP) if control == "random" else (LINEAR,)
-            fitted[control] = (control, fit(control, train.offset, kinds))
-    fitted["shuffled"] = ("model", fit("model", train.offset[order], (LINEAR,)))
-    errors = {
-        name: probe.predict(test.features[encoder][readout], test.snr) - test.offset
-        for name, (encoder, probe) in fitted.items()
-    }
-    errors["constant"] = _best_constant(train, test) - test.offset
-    return _Answers(errors, model.chosen)
 
 
 def _best_constant(train: Asked, test: Asked) -> Float32[np.ndarray, "source 2"]:
