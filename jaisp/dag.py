@@ -24,6 +24,7 @@ from jaisp.config import (
 from jaisp.errors import UserError
 from jaisp.fetch import BATCHES
 from jaisp.files import hold_run, write_text
+from jaisp.inject.names import sky_names
 from jaisp.sky import Cell, cells
 
 
@@ -58,6 +59,11 @@ class Run:
     def batches(self) -> list[int]:
         """Numbers of the fetch jobs."""
         return list(range(BATCHES))
+
+    @property
+    def skies(self) -> list[str]:
+        """Names of the skies with known answers."""
+        return sky_names(self.config, list(self.sky_cells.values()))
 
     @property
     def local_files(self) -> list[str]:
