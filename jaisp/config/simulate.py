@@ -21,6 +21,14 @@ class SimulateConfig(Section):
     exposure: float = Field(
         1.0, gt=0.0, description="Exposure time relative to the survey's; 4 halves the noise."
     )
+    seeing: float = Field(
+        1.0, ge=0.5, le=3.0, description="FWHM on the ground relative to the survey's median."
+    )
+    astrometric_offset_mas: float = Field(
+        15.0,
+        ge=0.0,
+        description="RMS an axis of a tile's offset on the ground; a third of it in space.",
+    )
     tiles_per_side: int = Field(2, ge=1, le=50, description="Tiles along a side of a region.")
     overlap_arcsec: float = Field(60.0, ge=0.0, description="Overlap of neighbouring tiles.")
     rotation_deg: float = Field(

@@ -11,10 +11,9 @@ from scipy.spatial import cKDTree
 
 from jaisp.config.simulate import SimulateConfig
 from jaisp.simulate.instruments import Band
-from jaisp.simulate.profiles import half_light_radius, sersic
-from jaisp.simulate.spectra import galaxy_colours, star_colours
+from jaisp.simulate.profiles import BULGE, DISC, half_light_radius, sersic
+from jaisp.simulate.spectra import galaxy_colours, galaxy_wavelengths, star_colours, star_wavelength
 
-BULGE, DISC = 4.0, 1.0  # Sérsic indices
 COUNTS_AT_25, COUNTS_SLOPE = 46.0, 0.31  # galaxies per arcmin² with i < 25, LSST Science Book 3.7.2
 BRIGHTEST_GALAXY = 16.5  # AB, i
 BRIGHTEST_STAR, FAINTEST_STAR, STAR_COUNTS_SLOPE = 15.0, 25.5, 0.1
@@ -42,6 +41,7 @@ class Catalogue:
     e2: Float[np.ndarray, " source"]
     bulge_flux: Float[np.ndarray, "source band"]
     disc_flux: Float[np.ndarray, "source band"]  # of a star: all of it
+    wavelength: Float[np.ndarray, "source band"]  # of its photons in the band: the mean, nm
 
     def __len__(self) -> int:
         return len(self.ra)
@@ -168,6 +168,11 @@ def _galaxies(
     bulge_colour = galaxy_colours(bands, bulge_template, redshift, 0.5 * reddening)
     disc_colour = galaxy_colours(bands, disc_template, redshift, reddening)
     flux = 10 ** (0.4 * (31.4 - magnitude))
+    bulge_flux = (flux * bulge_fraction)[:, None] * bulge_colour
+    disc_flux = (flux * (1.0 - bulge_fraction))[:, None] * disc_colour
+    share = bulge_flux / np.maximum(bulge_flux + disc_flux, 1e-30)
+    wavelength = share * galaxy_wavelengths(bands, bulge_template, redshift)
+    wavelength += (1.0 - share) * galaxy_wavelengths(bands, disc_template, redshift)
     return Catalogue(
         ra=position.ra.deg,
         dec=position.dec.deg,
@@ -178,8 +183,9 @@ def _galaxies(
         bulge_fraction=bulge_fraction,
         e1=ellipticity * np.cos(2.0 * angle),
         e2=ellipticity * np.sin(2.0 * angle),
-        bulge_flux=(flux * bulge_fraction)[:, None] * bulge_colour,
-        disc_flux=(flux * (1.0 - bulge_fraction))[:, None] * disc_colour,
+        bulge_flux=bulge_flux,
+        disc_flux=disc_flux,
+        wavelength=wavelength,
     )
 
 
@@ -203,6 +209,7 @@ def _stars(position: SkyCoord, bands: list[Band], rng: np.random.Generator) -> C
         e2=zero,
         bulge_flux=np.zeros((count, len(bands))),
         disc_flux=flux[:, None] * star_colours(bands, temperature),
+        wavelength=np.stack([star_wavelength(band, temperature) for band in bands], axis=1),
     )
 
 

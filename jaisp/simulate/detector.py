@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from scipy import ndimage
 
-from jaisp.simulate.instruments import Band, Instrument
-from jaisp.simulate.profiles import Mixture, moffat, noise_pixels, peak_share
+from jaisp.simulate.instruments import Instrument
+from jaisp.simulate.psf import AB_NJY, background_noise, optics_of
+from jaisp.simulate.resample import KERNEL_HALF_WIDTH, lanczos
 
 SATURATED_SHARE = 0.98  # of a full pixel: the level that the header gives
 RIM_PIXELS = 12
-KERNEL_HALF_WIDTH = 3
 
 # Bits of the mask planes.
 BAD, SATURATED, COSMIC_RAY, EDGE = (np.uint8(1 << bit) for bit in range(4))
@@ -22,7 +22,6 @@ class Camera:
     """One band of one instrument on its own detector pixels; fluxes in nJy a pixel."""
 
     pixel_arcsec: float
-    psf: Mixture  # in pixels, without the pixel itself
     noise: float  # 1σ of the sky background
     electrons: float  # per nJy
     full: float  # flux at which a pixel saturates
@@ -39,19 +38,17 @@ class Exposure:
     mask: UInt8[np.ndarray, "y x"]
 
 
-def camera_of(instrument: Instrument, band: Band, exposure: float) -> Camera:
-    """The band as its depth, PSF and saturation make it, exposed `exposure` times as long."""
-    pixel = instrument.pixel_arcsec * band.native_pixels
-    psf = moffat(band.fwhm_arcsec, instrument.moffat_beta)
-    point_noise = 10 ** (0.4 * (31.4 - band.depth)) / 5.0
+def camera_of(instrument: Instrument, band_name: str, exposure: float) -> Camera:
+    """The band as its depth and saturation make it, exposed `exposure` times as long."""
+    band = instrument.bands[band_name]
+    optics = optics_of(instrument, band_name)
     seconds = band.exposure * exposure
     return Camera(
-        pixel_arcsec=pixel,
-        psf=psf.scaled(1.0 / pixel),
-        noise=point_noise / np.sqrt(noise_pixels(psf, pixel) * exposure),
-        electrons=seconds * 10 ** (0.4 * (band.electron_zeropoint - 31.4)),
-        full=10 ** (0.4 * (31.4 - band.saturation)) * peak_share(psf, pixel),
-        bleeds=band.native_pixels == 1,
+        pixel_arcsec=optics.pixel_arcsec,
+        noise=background_noise(instrument, band_name, exposure),
+        electrons=seconds * 10 ** (0.4 * (band.electron_zeropoint - AB_NJY)),
+        full=10 ** (0.4 * (AB_NJY - band.saturation)) * optics.peak_share(),
+        bleeds=instrument.site is not None and band.native_pixels == 1,
     )
 
 
@@ -89,7 +86,7 @@ def serve(native: Exposure, factor: int) -> Exposure:
     spread = ndimage.maximum_filter(native.mask, 2 * KERNEL_HALF_WIDTH + 1)
     area = np.float32(factor**2)
     return Exposure(
-        science=_lanczos(native.science, factor) / area,
+        science=lanczos(native.science, factor) / area,
         variance=_repeat(native.variance[inner, inner], factor) / area**2,
         background=_repeat(native.background[inner, inner], factor) / area**2,
         mask=_repeat(spread[inner, inner], factor),
@@ -162,25 +159,3 @@ def _add_bad_column(exposure: Exposure, camera: Camera, rng: np.random.Generator
 
 def _repeat(plane: np.ndarray, factor: int) -> np.ndarray:
     return plane.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _lanczos(plane: np.ndarray, factor: int) -> np.ndarray:
-    """Surface brightness on a finer grid whose pixels divide the plane's; the rim is used up."""
-    half = KERNEL_HALF_WIDTH
-    taps = np.arange(-half, half + 1)
-    for axis in (0, 1):
-        length = plane.shape[axis] - 2 * half
-        shape = [*plane.shape]
-        shape[axis] = length * factor
-        fine = np.zeros(shape, np.float32)
-        rows = np.moveaxis(plane, axis, 0)
-        target = np.moveaxis(fine, axis, 0)
-        for phase in range(factor):
-            distance = (phase + 0.5) / factor - 0.5 - taps
-            weight = np.sinc(distance) * np.sinc(distance / half) * (np.abs(distance) < half)
-            weight = (weight / weight.sum()).astype(np.float32)
-            for tap, share in zip(taps, weight, strict=True):
-                if share != 0.0:
-                    target[phase::factor] += share * rows[half + tap : half + tap + length]
-        plane = fine
-    return plane

@@ -31,6 +31,7 @@ class Frame:
     header: fits.Header
     shape: tuple[int, int]  # y, x
     has_dead_rim: bool
+    astrometry: float  # rms of its offset, over the config's
 
     @property
     def wcs(self) -> WCS:
@@ -97,7 +98,7 @@ def frames_of(
             west, north = -size / 2 + np.array([width, height]) / 2 + step * (column, row)
             middle = from_plane(centre, np.array([-west]), np.array([north]))[0]
             header = _header(middle, turn, shape, instrument, rng)
-            yield Frame(name, header, shape, has_dead_rim=name == FIRST)
+            yield Frame(name, header, shape, name == FIRST, instrument.astrometry)
 
 
 def sources_on(

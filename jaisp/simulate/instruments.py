@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jaisp.config.survey import Survey
 from jaisp.errors import UserError
+from jaisp.simulate.transfer import Telescope
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,20 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Site:
+    """The air above a telescope: pressures in mmHg, temperature in °C."""
+
+    pressure: float
+    temperature: float
+    water_pressure: float
+
+
+@dataclass(frozen=True, eq=False)
 class Instrument:
     """A camera and how its archive serves tiles.
+
+    On the ground `site` is given and the PSF is Moffat's; in space `telescope` is. `astrometry` is
+    the rms of its tiles' offsets over that of the config.
 
     `separate_planes`: science, rms and flags stand in three files, and the rms tells of the
     background only; else image, variance (with the sources' noise) and mask are HDUs of one file.
@@ -36,6 +49,9 @@ class Instrument:
 
     pixel_arcsec: float
     moffat_beta: float
+    telescope: Telescope | None
+    site: Site | None
+    astrometry: float
     distorted: bool
     separate_planes: bool
     cosmic_rays_per_arcmin2: float
@@ -43,11 +59,17 @@ class Instrument:
     bands: dict[str, Band]
 
 
+PACHON = Site(pressure=561.0, temperature=11.5, water_pressure=5.0)  # 2650 m
+EUCLID = Telescope(diameter=1.2, obscuration=0.36, struts=3, strut_width=0.012)
+
 # Depth: coadded 5σ of Ivezić et al. 2019 (ApJ 873, 111; table 1) after a tenth of the survey.
 # Zero points: SMTN-002. Exposures: the visits of one year, 30 s each.
 RUBIN = Instrument(
     pixel_arcsec=0.2,
     moffat_beta=3.0,
+    telescope=None,
+    site=PACHON,
+    astrometry=1.0,
     distorted=True,
     separate_planes=False,
     cosmic_rays_per_arcmin2=0.3,
@@ -68,7 +90,10 @@ RUBIN = Instrument(
 # A92). Its 0.3″ pixels are resampled to the 0.1″ of VIS in MER mosaics.
 EUCLID_Q1 = Instrument(
     pixel_arcsec=0.1,
-    moffat_beta=2.8,
+    moffat_beta=0.0,
+    telescope=EUCLID,
+    site=None,
+    astrometry=1.0 / 3.0,
     distorted=False,
     separate_planes=True,
     cosmic_rays_per_arcmin2=0.5,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq, nnls
 from scipy.special import gamma, gammainc, gammaincinv
 
+BULGE, DISC = 4.0, 1.0  # Sérsic indices
 EDGE = 10.0  # half-light radii
 
 
@@ -23,10 +24,6 @@ class Mixture:
 
     weight: Float[np.ndarray, " gaussian"]
     variance: Float[np.ndarray, " gaussian"]
-
-    def scaled(self, factor: float) -> "Mixture":
-        """The same profile, `factor` times as large."""
-        return Mixture(self.weight, self.variance * factor**2)
 
 
 POINT = Mixture(np.ones(1), np.zeros(1))
@@ -46,27 +43,6 @@ def sersic(index: float) -> Mixture:
     surface = b ** (2 * index) / (2 * np.pi * index * inside) * np.exp(-b * radius ** (1 / index))
     sigma = np.geomspace(0.01, 4.0, 9) if index > 2 else np.geomspace(0.04, 1.9, 8)
     return _fit(radius, np.where(radius < EDGE, surface, 0.0), sigma)
-
-
-@cache
-def moffat(fwhm: float, beta: float) -> Mixture:
-    """Moffat profile (Moffat 1969), `fwhm` in any unit, out to 25 FWHM."""
-    scale = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
-    radius = np.geomspace(0.01 * fwhm, 25.0 * fwhm, 400)
-    surface = (beta - 1.0) / (np.pi * scale**2) * (1.0 + (radius / scale) ** 2) ** -beta
-    return _fit(radius, surface, np.geomspace(0.3, 9.0, 8) * fwhm)
-
-
-def noise_pixels(psf: Mixture, pixel: float) -> float:
-    """1 / Σp² of a star's image: the pixels whose noise a PSF fit takes up."""
-    variance = psf.variance + pixel**2 / 12.0
-    overlap = 1.0 / (2.0 * np.pi * (variance[:, None] + variance[None, :]))
-    return float(1.0 / (psf.weight @ overlap @ psf.weight) / pixel**2)
-
-
-def peak_share(psf: Mixture, pixel: float) -> float:
-    """The share of a star's flux that falls into its central pixel."""
-    return float(psf.weight @ (pixel**2 / (2.0 * np.pi * (psf.variance + pixel**2 / 12.0))))
 
 
 def half_light_radius(

@@ -14,6 +14,7 @@ TEMPLATES = ("E", "Sbc", "Scd", "Im")  # Coleman, Wu & Weedman 1980, red to blue
 REDSHIFTS = np.linspace(0.0, 6.0, 121)
 LYMAN_ALPHA, LYMAN_LIMIT = 121.6, 91.2  # nm
 SAMPLES = 60  # wavelengths a filter
+SECOND_RADIATION = 1.438777e7  # h c / k in nm kelvin
 
 
 def galaxy_colours(
@@ -45,9 +46,31 @@ def star_colours(
     flux = []
     for edge in (REFERENCE, *(band.wavelength for band in bands)):
         wavelength = np.linspace(*edge, SAMPLES)
-        exponent = 1.438777e7 / (wavelength * temperature[:, None])  # h c / k in nm kelvin
+        exponent = SECOND_RADIATION / (wavelength * temperature[:, None])
         flux.append((wavelength**-3 / np.expm1(exponent)).mean(axis=1))
     return np.stack(flux[1:], axis=1) / flux[0][:, None]
+
+
+def galaxy_wavelengths(
+    bands: list[Band],
+    template: Float[np.ndarray, " source"],
+    redshift: Float[np.ndarray, " source"],
+) -> Float[np.ndarray, "source band"]:
+    """Mean wavelength (nm) of a galaxy's photons in each band, without dust."""
+    edges = tuple(band.wavelength for band in bands)
+    table, row = _wavelength_table(edges), redshift / REDSHIFTS[1]
+    seen = [map_coordinates(table[:, :, n], [template, row], order=1) for n in range(len(edges))]
+    return np.stack(seen, axis=1) if seen else np.empty((len(redshift), 0))
+
+
+def star_wavelength(
+    band: Band, temperature: Float[np.ndarray, " source"]
+) -> Float[np.ndarray, " source"]:
+    """Mean wavelength (nm) of a black body's photons (kelvin) in a band."""
+    wavelength = np.linspace(*band.wavelength, SAMPLES)
+    exponent = SECOND_RADIATION / (wavelength * temperature[:, None])
+    photons = wavelength**-4 / np.expm1(exponent)
+    return (photons * wavelength).sum(axis=1) / photons.sum(axis=1)
 
 
 def calzetti(micron: Float[np.ndarray, " source"]) -> Float[np.ndarray, " source"]:
@@ -61,19 +84,45 @@ def calzetti(micron: Float[np.ndarray, " source"]) -> Float[np.ndarray, " source
 @cache
 def _template_table(edges: tuple[tuple[float, float], ...]) -> np.ndarray:
     """Mean flux density of each template at each redshift in each band."""
+    table = np.empty((len(TEMPLATES), len(REDSHIFTS), len(edges)))
+    for column, edge in enumerate(edges):
+        observed = np.linspace(*edge, SAMPLES)
+        photons = _density(observed) / observed
+        table[:, :, column] = photons.mean(axis=-1) / (1.0 / observed).mean()
+    return table
+
+
+@cache
+def _wavelength_table(edges: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """Mean wavelength of each template's photons at each redshift in each band."""
+    table = np.empty((len(TEMPLATES), len(REDSHIFTS), len(edges)))
+    for column, edge in enumerate(edges):
+        observed = np.linspace(*edge, SAMPLES)
+        # A little is left of what hydrogen took, so that no mean is of nothing.
+        density = _density(observed)
+        density += 1e-6 * density.max(axis=-1, keepdims=True) + 1e-30
+        table[:, :, column] = density.mean(axis=-1) / (density / observed).mean(axis=-1)
+    return table
+
+
+def _density(observed: np.ndarray) -> np.ndarray:
+    """Flux density Fν of each template at each redshift at wavelengths (nm)."""
+    rest = observed / (1.0 + REDSHIFTS[:, None])
+    left = _intergalactic(rest, REDSHIFTS[:, None])
+    return np.stack([np.interp(rest, nm, flux) * left for nm, flux in _templates()])
+
+
+@cache
+def _templates() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Wavelength (nm) and Fν of each template."""
     import galsim  # slow to import, and only its template files are wanted
 
     folder = Path(galsim.meta_data.share_dir) / "SEDs"
-    table = np.empty((len(TEMPLATES), len(REDSHIFTS), len(edges)))
-    for row, name in enumerate(TEMPLATES):
+    spectra = []
+    for name in TEMPLATES:
         angstrom, flux = np.loadtxt(folder / f"CWW_{name}_ext.sed", unpack=True)
-        nm, density = angstrom / 10.0, flux * angstrom**2  # Fλ to Fν
-        for column, edge in enumerate(edges):
-            observed = np.linspace(*edge, SAMPLES)
-            rest = observed / (1.0 + REDSHIFTS[:, None])
-            seen = np.interp(rest, nm, density) * _intergalactic(rest, REDSHIFTS[:, None])
-            table[row, :, column] = (seen / observed).mean(axis=1) / (1.0 / observed).mean()
-    return table
+        spectra.append((angstrom / 10.0, flux * angstrom**2))
+    return spectra
 
 
 def _intergalactic(rest: np.ndarray, redshift: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from jaisp.config.geometry import Region
 from jaisp.errors import UserError
 from jaisp.files import partial_dir, remove_folder, replace_folder, sha256
 from jaisp.progress import track
-from jaisp.simulate.catalogue import BULGE, DISC, Catalogue, draw_catalogue, join, truth_table
+from jaisp.simulate.astrometry import conditions, tile_offset, wavelength_shift
+from jaisp.simulate.catalogue import Catalogue, draw_catalogue, join, truth_table
 from jaisp.simulate.detector import (
-    KERNEL_HALF_WIDTH,
     SATURATED_SHARE,
     Camera,
     Exposure,
@@ -34,14 +34,13 @@ from jaisp.simulate.frames import (
 )
 from jaisp.simulate.instruments import Band, Instrument, instrument_of
 from jaisp.simulate.planes import write_planes
-from jaisp.simulate.profiles import POINT, sersic
-from jaisp.simulate.render import render
+from jaisp.simulate.psf import AB_NJY, Optics, TilePsf, tile_psf
+from jaisp.simulate.resample import KERNEL_HALF_WIDTH
+from jaisp.simulate.scene import BULGE_KIND, DISC_KIND, POINT_KIND, Sources, draw_scene
 from jaisp.simulate.seeds import generator
 
 log = logging.getLogger(__name__)
 
-AB_NJY = 31.4  # AB magnitude of 1 nJy
-NEGLIGIBLE_NOISE = 0.00005  # of 1σ: wings of sources are cut where they are fainter
 PLANES = ("science", "noise", "mask")
 CHECKS = tuple(f"{plane}_{what}" for plane in PLANES for what in ("bytes", "sha256"))
 LISTING = (
@@ -51,7 +50,7 @@ LISTING = (
 
 
 def simulate(config: Config) -> dict:
-    """Write results/RUN/simulated/: tiles, listing.ecsv and truth.ecsv.
+    """Write results/RUN/simulated/: tiles, listing.ecsv, truth.ecsv and offsets.ecsv.
 
     Returns counts and the checksums of the two tables. Raises UserError for an instrument, band
     or sky that can't be simulated.
@@ -81,6 +80,7 @@ def simulate(config: Config) -> dict:
         columns = {band: n for n, (s, band) in enumerate(filters) if s == survey}
         rows += _write_tiles(config, survey, chosen[survey], frame, columns, sky, folder)
     Table(rows=rows, names=LISTING).write(folder / "listing.ecsv", format="ascii.ecsv")
+    _offsets(config, frames, chosen).write(folder / "offsets.ecsv", format="ascii.ecsv")
     truth = truth_table(sky, [f"flux_{survey}_{band}" for survey, band in filters])
     truth.write(folder / "truth.ecsv", format="ascii.ecsv")
     final = config.results / "simulated"
@@ -95,38 +95,32 @@ def simulate(config: Config) -> dict:
 
 
 def draw_sky(
+    image: Float32[np.ndarray, "y x"],
+    psf: TilePsf,
     seen: Catalogue,
-    flux_column: int,
+    column: int,
     pixels: Float[np.ndarray, "source 2"],
     maps: Float[np.ndarray, "source 2 2"],
-    shape: tuple[int, int],
-    camera: Camera,
-) -> Float32[np.ndarray, "y x"]:
-    """The noiseless sky in nJy a pixel.
+    halo: int = 0,
+) -> None:
+    """Add the noiseless sky of one band (`column` of the catalogue) to native pixels, nJy each.
 
-    `pixels` are the sources' x, y and `maps` the local maps from arcsec (east, north) to pixels,
-    both of the camera's own pixels; see `sources_on`.
+    `pixels` are the sources' native x, y and `maps` the local maps from arcsec (east, north) to
+    native pixels; `halo` pixels of each side of the image lie beyond the tile.
     """
     ellipse = maps @ _unit_ellipse(seen.e1, seen.e2) @ maps.transpose(0, 2, 1)
     ellipse = np.stack([ellipse[:, 0, 0], ellipse[:, 0, 1], ellipse[:, 1, 1]], axis=1)
-    image = np.zeros(shape, np.float32)
-    disc_or_point = np.where(seen.disc_radius > 0, 1, 0)
-    for flux, radius, kind in (
-        (seen.disc_flux[:, flux_column], seen.disc_radius, disc_or_point),
-        (seen.bulge_flux[:, flux_column], seen.bulge_radius, np.full(len(seen), 2)),
-    ):
-        lit = flux > 0
-        render(
-            image,
-            pixels[lit],
-            flux[lit],
-            (ellipse * radius[:, None] ** 2)[lit],
-            kind[lit],
-            [POINT, sersic(DISC), sersic(BULGE)],
-            camera.psf,
-            NEGLIGIBLE_NOISE * camera.noise,
+    disc_or_point = np.where(seen.disc_radius > 0, DISC_KIND, POINT_KIND)
+    bulge = np.full(len(seen), BULGE_KIND)
+    parts = [
+        Sources(pixels[lit], flux[lit], (ellipse * radius[:, None] ** 2)[lit], kind[lit])
+        for flux, radius, kind in (
+            (seen.disc_flux[:, column], seen.disc_radius, disc_or_point),
+            (seen.bulge_flux[:, column], seen.bulge_radius, bulge),
         )
-    return image
+        for lit in [flux > 0]
+    ]
+    draw_scene(image, psf, Sources.join(parts), halo)
 
 
 def _sky(config: Config, regions: list[Region], bands: list[Band]) -> Catalogue:
@@ -142,6 +136,26 @@ def _sky(config: Config, regions: list[Region], bands: list[Band]) -> Catalogue:
     return join(parts)
 
 
+def _offsets(
+    config: Config, frames: list[tuple[str, Frame]], chosen: dict[str, Instrument]
+) -> Table:
+    """What no header tells: where each tile's WCS puts sources, and through which air."""
+    table = Table(
+        names=("survey", "tile", "west_mas", "north_mas", "airmass", "parallactic_deg"),
+        dtype=(str, str, float, float, float, float),
+    )
+    for survey, frame in frames:
+        west, north = tile_offset(config.simulate, survey, frame)
+        air = (np.nan, np.nan)
+        if chosen[survey].site is not None:
+            seen = conditions(config.simulate, survey, frame)
+            air = seen.airmass, seen.parallactic_deg
+        table.add_row((survey, frame.id, 1e3 * west, 1e3 * north, *air))
+    table["west_mas"].description = "where the tile's WCS puts a source, less where it is"
+    table["parallactic_deg"].description = "position angle of the zenith, east of north"
+    return table
+
+
 def _write_tiles(
     config: Config,
     survey: str,
@@ -153,22 +167,28 @@ def _write_tiles(
 ) -> list[dict]:
     """All bands of one tile; returns their rows of the listing."""
     seen, pixels, maps = sources_on(frame, sky)
+    west, north = tile_offset(config.simulate, survey, frame)
     rows = []
     for name, column in columns.items():
         band = instrument.bands[name]
-        camera = camera_of(instrument, band, config.simulate.exposure)
+        camera = camera_of(instrument, name, config.simulate.exposure)
         rng = generator(config.simulate.seed, "noise", survey, name, frame.id)
-        factor = band.native_pixels
+        psf = tile_psf(config.simulate, survey, instrument, name, frame)
+        factor = psf.factor
         halo = KERNEL_HALF_WIDTH if factor > 1 else 0
-        shape = (frame.shape[0] // factor + 2 * halo, frame.shape[1] // factor + 2 * halo)
-        native_pixels = (pixels + 0.5) / factor - 0.5 + halo
-        image = draw_sky(seen, column, native_pixels, maps / factor, shape, camera)
+        bent = wavelength_shift(
+            config.simulate, survey, instrument, name, frame, seen.wavelength[:, column]
+        )
+        shift = np.stack([-west - bent[0], north + bent[1]], axis=1)  # to the east, north
+        shown = pixels + np.einsum("nij,nj->ni", maps, shift)
+        image = np.zeros([side + 2 * halo for side in psf.shape], np.float32)
+        draw_sky(image, psf, seen, column, (shown + 0.5) / factor - 0.5, maps / factor, halo)
         exposure = expose(image, camera, instrument, rng)
         if factor > 1:
             exposure = serve(exposure, factor)
         if frame.has_dead_rim:
             kill_rim(exposure)
-        header = _header(frame, name, band, instrument, camera)
+        header = _header(frame, name, instrument, camera, psf.optics)
         _to_units(exposure, band)
         (folder / survey / name).mkdir(parents=True, exist_ok=True)
         stem = f"{survey}/{name}/{survey}_{name}_{frame.id}"
@@ -179,8 +199,9 @@ def _write_tiles(
 
 
 def _header(
-    frame: Frame, name: str, band: Band, instrument: Instrument, camera: Camera
+    frame: Frame, name: str, instrument: Instrument, camera: Camera, optics: Optics
 ) -> fits.Header:
+    band = instrument.bands[name]
     unit = 10 ** (0.4 * (band.zeropoint - AB_NJY))  # of the tile, per nJy
     header = frame.header.copy()
     header["FILTER"] = name
@@ -188,8 +209,9 @@ def _header(
     header["MAGZERO"] = (band.zeropoint, "AB magnitude of one unit")
     level = SATURATED_SHARE * camera.full * unit / band.native_pixels**2
     header["SATURATE"] = (float(f"{level:.7g}"), "pixels at or above are saturated")
-    header["PSFFWHM"] = (band.fwhm_arcsec, "[arcsec] Moffat PSF, before pixels")
-    header["PSFBETA"] = (instrument.moffat_beta, "Moffat beta")
+    header["PSFFWHM"] = (optics.fwhm_arcsec, "[arcsec] nominal PSF, before pixels")
+    if optics.telescope is None:
+        header["PSFBETA"] = (optics.beta, "Moffat beta")
     return header
 
 

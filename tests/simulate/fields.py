@@ -56,6 +56,7 @@ def source(
         e2=e2 * one,
         bulge_flux=np.zeros((1, bands)),
         disc_flux=np.full((1, bands), flux),
+        wavelength=np.full((1, bands), 500.0),
     )
 
 
