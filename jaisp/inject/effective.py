@@ -5,8 +5,7 @@ King 2000, PASP 112, 1360). It is drawn at steps of a quarter of a pixel and int
 B-splines; slopes are the spline's own.
 """
 
-from collections.abc import Callable
-from typing import Protocol, no_type_check
+from typing import Protocol, no_type_check, runtime_checkable
 
 import numba
 import numpy as np
@@ -18,6 +17,7 @@ STEPS = 4  # a pixel
 RIM = 2  # pixels beyond a stamp's edge, for the spline's reach
 
 
+@runtime_checkable
 class PointSpread(Protocol):
     """The PSF of one tile on the native pixels of its detector."""
 
@@ -69,19 +69,6 @@ class EffectivePsf:
             phases = splines.reshape(side, STEPS, side, STEPS).transpose(1, 3, 0, 2)
             self._made[place] = np.ascontiguousarray(phases)
         return self._made[place]
-
-
-def fine_of_stamps(
-    stamp: Callable[[float, float, int], np.ndarray], reach: int
-) -> Float64[np.ndarray, "fine fine"]:
-    """The same from stamps: `stamp(x, y, half)` is a point's image around the pixel 0, 0."""
-    side = 2 * reach + 1
-    fine = np.empty((side, STEPS, side, STEPS))
-    # A star at a phase φ shows the function at offsets k − φ of pixel k.
-    for j in range(STEPS):
-        for i in range(STEPS):
-            fine[:, j, :, i] = stamp(-i / STEPS, -j / STEPS, reach)
-    return fine.reshape(side * STEPS, side * STEPS)
 
 
 @numba.njit(cache=True, inline="always")

@@ -163,6 +163,9 @@ def _step(
         jacobian = band.jacobian[these]
         moved = band.position[these] + np.einsum("nij,nj->ni", jacobian, at[own])
         sums = band.sums(these, moved)
+        # A step that leads off a source's stamp leads nowhere.
+        lit = sums[:, 0] > 0
+        own, these, jacobian, sums = own[lit], these[lit], jacobian[lit], sums[lit]
         flux = sums[:, 6] / sums[:, 0]
         uphill = flux[:, None] * (sums[:, 7:9] - flux[:, None] * sums[:, 1:3])
         slope[own] += np.einsum("nji,nj->ni", jacobian, uphill)

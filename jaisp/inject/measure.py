@@ -1,7 +1,7 @@
 """What is true of each injected source in each survey's frame, and how classical answers do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from astropy.table import Table
@@ -15,6 +15,7 @@ LOWEST_SNR = 3.0  # in a band, for its centroid to count, unless it is the best 
 START_FWHM = 0.3  # from the truth, where a fit begins
 
 
+@runtime_checkable
 class Band(Protocol):
     """One band of one survey, as `jaisp.inject.points` has seen it."""
 
@@ -29,7 +30,7 @@ def measured_columns(
     config: Config,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """x_S, y_S, bound_mas_S, and errors of centroid and PSF fit, S each survey and `both`."""
+    """x_S, y_S, snr_S, bound_mas_S, errors of centroid and PSF fit; S: each survey and `both`."""
     place = np.stack([np.asarray(sources[axis], float) for axis in "xy"], axis=1)
     known = {
         survey: np.any([band.stamps.seen for band in bands], axis=0)
@@ -48,6 +49,8 @@ def measured_columns(
         for pattern, both_axes in values.items():
             for number, axis in enumerate("xy"):
                 columns[pattern.format(axis)] = np.where(own, both_axes[:, number], np.nan)
+        total = np.sum([signal(band) ** 2 for band in bands], axis=0)
+        columns[f"snr_{survey}"] = np.where(own, np.sqrt(total), np.nan)
         bound = bound_mas([b.stamps for b in bands], [b.flux for b in bands])
         columns[f"bound_mas_{survey}"] = np.where(own, bound, np.nan)
     return columns

@@ -4,77 +4,85 @@ Of a simulated tile all of it is known. Of a real one the PSF is the stored stam
 Gaussian of the given or measured width, and its WCS counts as right.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
+from scipy.fft import fftfreq, irfft2, next_fast_len, rfftfreq
 from scipy.ndimage import map_coordinates
 
 from jaisp.archives import Tile
 from jaisp.config import Config
 from jaisp.errors import TileError
-from jaisp.inject.effective import STEPS, PointSpread, fine_of_stamps
-from jaisp.simulate.detector import Camera, camera_of
+from jaisp.inject.effective import STEPS, PointSpread
+from jaisp.simulate.astrometry import refraction, tile_offset
+from jaisp.simulate.frames import frames_of
 from jaisp.simulate.instruments import instrument_of
-from jaisp.simulate.profiles import POINT
-from jaisp.simulate.render import render
+from jaisp.simulate.psf import TilePsf, tile_psf
 from jaisp.simulate.spectra import star_colours
 from jaisp.warp.tile import TileReader
 
 PLACES_A_SIDE = 4  # of a tile, at which stars tell the PSF's width
+PERIOD = 2.4  # reaches of a stamp, after which a PSF made from frequencies comes again
+PIXEL_FWHM = np.sqrt(8.0 * np.log(2.0) / 12.0)  # of a Gaussian as wide as a pixel
 
 
 @dataclass(frozen=True)
-class Optics:
+class TileOptics:
     """What stands between the sky and a tile.
 
-    offset: arcsec (west, north), where the tile's WCS puts a source less where it is.
+    shift: takes temperatures (kelvin) of sources to where the tile shows them less where they are,
+    arcsec (west, north): its offset and refraction.
     """
 
     psf: PointSpread
-    offset: tuple[float, float]
-
-    def shift(self, temperature: Float[np.ndarray, " source"]) -> Float[np.ndarray, "source 2"]:
-        """Where the tile shows sources of some temperatures less where they are: offset and
-        refraction, arcsec (west, north)."""
-        return np.broadcast_to(np.array(self.offset), (len(temperature), 2))
+    shift: Callable[[Float[np.ndarray, " source"]], Float[np.ndarray, "source 2"]]
 
 
 ONE_PLACE = np.zeros((1, 2))
 
 
 @dataclass(frozen=True)
-class CameraPsf:
-    """The PSF of a simulated camera, the same all over a tile."""
+class SimulatedPsf:
+    """The PSF of a simulated tile: one in each of its squares."""
 
-    camera: Camera
-    factor: int
-    fwhm: float
+    tile: TilePsf
 
     @property
     def pixel_arcsec(self) -> float:
-        """A native pixel."""
-        return self.camera.pixel_arcsec
+        """Side of a native pixel."""
+        return self.tile.pixel_arcsec
 
     @property
+    def factor(self) -> int:
+        """Tile pixels along a native pixel's side."""
+        return self.tile.factor
+
+    @cached_property
     def places(self) -> Float64[np.ndarray, "place 2"]:
-        """One for all."""
-        return ONE_PLACE
+        """The middles of the squares, which are nearest to all that lies in them."""
+        rows, columns = self.tile.blocks
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        middle = np.stack([column, row], axis=1) + 0.5
+        return middle * self.tile.block - self.tile.margin - 0.5
 
     def fine(self, place: int, reach: int) -> Float64[np.ndarray, "fine fine"]:
-        """Integrated over pixels."""
-        return fine_of_stamps(self._stamp, reach)
+        """From its transfer function, which ends below the steps' Nyquist frequency."""
+        period = next_fast_len(int(PERIOD * reach), real=True)
+        samples = period * STEPS
+        down, across = fftfreq(samples, 1 / STEPS), rfftfreq(samples, 1 / STEPS)
+        seen = self.tile.transfer(*divmod(place, self.tile.blocks[1]), down, across)
+        image = irfft2(seen.astype(np.float64), s=(samples, samples)) * STEPS**2
+        along = np.arange(-reach * STEPS, (reach + 1) * STEPS)
+        return image[np.ix_(along, along)]
 
     def fwhm_arcsec(self, place: int) -> float:
-        """Its width, before pixels."""
-        return self.fwhm
-
-    def _stamp(self, x: float, y: float, half: int) -> np.ndarray:
-        image = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
-        one, kind = np.ones(1), np.zeros(1, int)
-        at = np.array([[x + half, y + half]])
-        render(image, at, one, np.zeros((1, 3)), kind, [POINT], self.camera.psf, 0.0)
-        return image
+        """Its width, a pixel's added in quadrature."""
+        size, _, _ = self.tile.parameters(*divmod(place, self.tile.blocks[1]))
+        wide = size * self.tile.optics.fwhm_arcsec
+        return float(np.hypot(wide, PIXEL_FWHM * self.pixel_arcsec))
 
 
 @dataclass(frozen=True)
@@ -138,18 +146,34 @@ def _profile_of(reader: TileReader) -> ProfilePsf:
     return ProfilePsf(reader.pixel_arcsec, widths, reader.tile.psf_moffat_beta, places)
 
 
-def optics_of(config: Config, tile: Tile, reader: TileReader) -> Optics:
+def tile_optics(config: Config, tile: Tile, reader: TileReader) -> TileOptics:
     """The optics of one tile. TileError where nothing tells its PSF."""
-    survey = config.surveys[tile.survey]
-    if survey.archive.kind == "simulated":
-        instrument = instrument_of(tile.survey, survey)
-        band = instrument.bands[tile.band]
-        camera = camera_of(instrument, band, config.simulate.exposure)
-        return Optics(CameraPsf(camera, band.native_pixels, band.fwhm_arcsec), (0.0, 0.0))
+    if config.surveys[tile.survey].archive.kind == "simulated":
+        return _simulated(config, tile)
     if reader.psf_stamp is not None:
         fwhm = reader.psf_fwhm_arcsec(0.0, 0.0)
-        return Optics(StampPsf(reader.pixel_arcsec, reader.psf_stamp, fwhm), (0.0, 0.0))
-    return Optics(_profile_of(reader), (0.0, 0.0))
+        return TileOptics(StampPsf(reader.pixel_arcsec, reader.psf_stamp, fwhm), _nowhere)
+    return TileOptics(_profile_of(reader), _nowhere)
+
+
+def _nowhere(temperature: Float[np.ndarray, " source"]) -> Float64[np.ndarray, "source 2"]:
+    return np.zeros((len(temperature), 2))
+
+
+def _simulated(config: Config, tile: Tile) -> TileOptics:
+    survey = config.surveys[tile.survey]
+    instrument = instrument_of(tile.survey, survey)
+    assert isinstance(config.sky, list)
+    number = int(tile.id.split("-")[0])
+    frames = frames_of(config.simulate, tile.survey, instrument, number, config.sky[number])
+    (frame,) = (frame for frame in frames if frame.id == tile.id)
+    seen = config.simulate, tile.survey, instrument, tile.band, frame
+    offset = np.array(tile_offset(config.simulate, tile.survey, frame))
+
+    def shift(temperature: Float[np.ndarray, " source"]) -> Float64[np.ndarray, "source 2"]:
+        return offset + np.stack(refraction(*seen, temperature), axis=1)
+
+    return TileOptics(SimulatedPsf(tile_psf(*seen)), shift)
 
 
 def colours(

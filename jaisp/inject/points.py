@@ -71,6 +71,8 @@ def inject_points(home: Config, derived: Config, name: str) -> Table:
             _inject_survey(home, derived, name, survey, bands, points)
     except TileError as error:
         raise UserError(f"inject {name}: {error}") from None
+    for (survey, band), own in seen.items():
+        sources[f"flux_{survey}_{band}"] = own.flux
     if kind != PAIRS:
         groups = {s: [own for (t, _), own in seen.items() if t == s] for s in home.surveys}
         for column, values in measured_columns(sources, groups, home, rng).items():

@@ -36,9 +36,11 @@ def second_config(config: Config, run: str, *, zero_flux: bool) -> Config:
     )
     everything = region.model_copy(update={"width_arcmin": 60.0, "height_arcmin": 60.0})
     made = config.simulate
-    changes: dict[str, Any] = {"seed": made.seed + SEED, "exposure": made.exposure * EXPOSURE}
-    if "seeing" in type(made).model_fields:
-        changes["seeing"] = getattr(made, "seeing", 1.0) * SEEING
+    changes: dict[str, Any] = {
+        "seed": made.seed + SEED,
+        "exposure": made.exposure * EXPOSURE,
+        "seeing": made.seeing * SEEING,
+    }
     if zero_flux:
         changes |= {"galaxies_per_arcmin2": 0.0, "stars_per_arcmin2": 0.0}
     return config.model_copy(

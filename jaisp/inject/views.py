@@ -11,7 +11,7 @@ from jaisp.archives import Tile
 from jaisp.config import Config
 from jaisp.inject.effective import RIM, STEPS, EffectivePsf
 from jaisp.inject.likelihood import Stamps
-from jaisp.inject.optics import Optics, optics_of
+from jaisp.inject.optics import TileOptics, tile_optics
 from jaisp.sky import Cell, plane_radec
 from jaisp.store.layout import UNUSABLE, Flag
 from jaisp.warp.pixel_map import sky_to_pixel
@@ -48,7 +48,7 @@ class View:
 
     tile: Tile
     reader: TileReader
-    optics: Optics
+    optics: TileOptics
     psf: EffectivePsf
     native: Float64[np.ndarray, "source 2"]
     jacobian: Float64[np.ndarray, "source 2 2"]  # native pixels per arcsec
@@ -86,7 +86,7 @@ def views_of(
         else:
             others = np.delete(margins, number, axis=0).max(axis=(0, 1), initial=-np.inf)
             alone = others < 0
-        optics = optics_of(config, tile, reader)
+        optics = tile_optics(config, tile, reader)
         factor = optics.psf.factor
         shift = optics.shift(np.asarray(sources["temperature"]))
         native = (place.pixel + np.einsum("nij,nj->ni", place.jacobian, shift) + 0.5) / factor - 0.5

@@ -4,6 +4,7 @@
 rule evaluate:
     input:
         rules.train.output.receipt,
+        rules.inject.output,
     output:
         report(
             f"{run.results}/metrics.json",
