@@ -3,7 +3,7 @@
 #   snakemake --cores all                                       the simulated demo
 #   snakemake --cores all --configfile config/X.yaml --config data=DIR [target]
 #
-# Targets: simulate plan fetch warp publish train embed evaluate report
+# Targets: simulate plan fetch warp publish inject train embed evaluate report
 from snakemake.utils import min_version
 
 from jaisp.dag import end_with, prepare, user_error

@@ -123,6 +123,28 @@ def publish(config: ConfigOption, log_file: LogOption = None) -> None:
 
 
 @app.command()
+def inject(
+    config: ConfigOption,
+    sky: Annotated[str | None, typer.Option("--sky", help="Only this sky.")] = None,
+    gather: GatherOption = False,
+    threads: ThreadsOption = None,
+    log_file: LogOption = None,
+) -> None:
+    """Make the skies with known answers: sources injected into tiles, before the warp."""
+    run = _start(config, log_file, threads)
+    from jaisp.inject.names import sky_names
+    from jaisp.inject.stage import gather_injected
+    from jaisp.inject.stage import inject as stage
+    from jaisp.sky import cells
+
+    if not gather:
+        for name in sky_names(run, cells(run)) if sky is None else [sky]:
+            write_receipt(run, "inject", name, stage(run, name))
+    if gather or sky is None:
+        write_receipt(run, "inject", "all", gather_injected(run))
+
+
+@app.command()
 def train(config: ConfigOption, threads: ThreadsOption = None, log_file: LogOption = None) -> None:
     """Train the encoders."""
     run = _start(config, log_file, threads)

@@ -25,6 +25,7 @@ from jaisp.config.evaluate import PARTS
 from jaisp.errors import UserError
 from jaisp.fetch import BATCHES
 from jaisp.files import hold_run, write_text
+from jaisp.inject.names import sky_names
 from jaisp.sky import Cell, cells
 
 
@@ -64,6 +65,11 @@ class Run:
     def parts(self) -> list[str]:
         """Names of the parts that are measured by themselves."""
         return list(PARTS)
+
+    @property
+    def skies(self) -> list[str]:
+        """Names of the skies with known answers."""
+        return sky_names(self.config, list(self.sky_cells.values()))
 
     @property
     def local_files(self) -> list[str]:

@@ -43,6 +43,8 @@ class Cell:
     centres: patch centres on the plane, arcsec (x, y); or what works them out when they are first
         asked for, which planning a wide sky does only where the sky ends.
     whole: whether these are all patches of a HEALPix pixel: its name then tells them.
+    moves: where each patch shows its sky, away from where it should, for tests of registration
+        alone: arcsec (x, y) and a turn about its centre (radians, from +x to +y).
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Cell:
         patch_arcsec: float,
         centres: Float[np.ndarray, "patch 2"] | Callable[[], Float[np.ndarray, "patch 2"]],
         whole: bool = False,
+        moves: Float[np.ndarray, "patch 3"] | None = None,
     ) -> None:
         self.name = name
         self.ra = ra
         self.dec = dec
         self.patch_arcsec = patch_arcsec
         self.whole = whole
+        self.moves = moves
         self._centres = centres
 
     @cached_property
@@ -137,7 +141,26 @@ def patch_wcs(cell: Cell, row: int, grid_arcsec: float, pixels: int) -> WCS:
     """WCS of one patch's own pixels (`pixels` × `pixels`), north up on the cell's plane."""
     x, y = cell.centres[row]
     half = pixels * grid_arcsec / 2
-    return plane_wcs(cell, grid_arcsec, x - half, y - half, (pixels, pixels))
+    wcs = plane_wcs(cell, grid_arcsec, x - half, y - half, (pixels, pixels))
+    return wcs if cell.moves is None else _moved(wcs, cell.moves[row], cell.centres[row])
+
+
+def _moved(wcs: WCS, move: Float[np.ndarray, " 3"], centre: Float[np.ndarray, " 2"]) -> WCS:
+    """The WCS of a patch whose content appears at dx, dy from where it should, and turned.
+
+    What lies at p from the patch's centre appears at R p + d, so that the pixel at q from it shows
+    the sky at R⁻¹ (q − d).
+    """
+    dx, dy, angle = move
+    grid_arcsec = wcs.wcs.cdelt[1] * 3600
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    middle = (np.array(wcs.array_shape)[::-1] + 1) / 2  # FITS counts from 1
+    wcs.wcs.crpix = middle + (np.array([dx, dy]) - turn @ centre) / grid_arcsec
+    wcs.wcs.pc = turn.T
+    # x grows to the west: CDELT's sign turns the rotation of x into that of right ascension.
+    wcs.wcs.set()
+    return wcs
 
 
 def plane_xy(cell: Cell, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.config.geometry import CellOrder, Moc, PatchConfig, Region, SplitConfig
+from jaisp.config.inject import InjectConfig
 from jaisp.config.model import ModelConfig
 from jaisp.config.section import Section
 from jaisp.config.simulate import SimulateConfig
@@ -55,6 +56,7 @@ class Config(Section):
     warp: WarpConfig = WarpConfig()
     store: StoreConfig = StoreConfig()
     model: ModelConfig = ModelConfig()
+    inject: InjectConfig = InjectConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 

@@ -5,20 +5,22 @@ away, by a coin that knows nothing of the source: offsets from its centre are un
 token, and where the reference lies tells nothing of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from astropy.table import Table
-from jaxtyping import Float, Float32, Int
+from astropy.table import Table, vstack
+from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.embedding.mosaic import Mosaic, Planes
 from jaisp.evaluate.views import Encoder
+from jaisp.inject.names import copy_name
 from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
 
@@ -33,24 +35,42 @@ Features = dict[str, dict[str, Float32[np.ndarray, "source _"]]]
 class InjectedSky:
     """One sky with known point sources, warped and published as any other.
 
-    sources: a row a source; docs/ruler.md names the columns.
+    sources: a row a source; docs/ruler.md names the columns. copies: stores of further copies of
+    the sky, whose sources follow in the table; its column `copy` counts them from 0, `store`.
     """
 
     name: str
     store: Store
     sources: Table
+    copies: tuple[Store, ...] = ()
 
     def column(self, name: str) -> Float[np.ndarray, " source"]:
         """A column as floats."""
         return np.asarray(self.sources[name], float)
 
+    def stores(self) -> Iterator[tuple[Store, Bool[np.ndarray, " source"]]]:
+        """Every copy's store, and which sources lie there."""
+        copy = np.zeros(len(self.sources), int)
+        if "copy" in self.sources.colnames:
+            copy = np.asarray(self.sources["copy"], int)
+        for number, store in enumerate((self.store, *self.copies)):
+            yield store, copy == number
+
 
 def open_injected(folder: Path) -> InjectedSky | None:
-    """The sky in `folder`; None when there is none."""
-    if not (folder / "sources.ecsv").exists():
+    """The sky in `folder`, with its copies beside it (`empty2`…); None when there is none."""
+    stores, tables = [], []
+    for number in count(1):
+        copy = folder.with_name(copy_name(folder.name, number))
+        if not (copy / "sources.ecsv").exists():
+            break
+        tables.append(Table.read(copy / "sources.ecsv", format="ascii.ecsv"))
+        tables[-1]["copy"] = number - 1
+        stores.append(open_store(copy / "patches.zarr"))
+    if not stores:
         return None
-    store = open_store(folder / "patches.zarr")
-    return InjectedSky(folder.name, store, Table.read(folder / "sources.ecsv", format="ascii.ecsv"))
+    table = vstack(tables, metadata_conflicts="silent")
+    return InjectedSky(folder.name, stores[0], table, tuple(stores[1:]))
 
 
 def reference_tokens(
@@ -83,9 +103,12 @@ def features(
     same square.
     """
     found: Features = {name: {} for name in encoders}
-    for cell in np.unique(np.asarray(sky.sources["cell"])):
-        mosaic = Mosaic(sky.store, str(cell), survey)
-        own = np.asarray(sky.sources["cell"]) == cell
+    for store, cell, own in (
+        (store, str(cell), here & (np.asarray(sky.sources["cell"]) == cell))
+        for store, here in sky.stores()
+        for cell in np.unique(np.asarray(sky.sources["cell"])[here])
+    ):
+        mosaic = Mosaic(store, cell, survey)
         own &= ((tokens >= AROUND) & (tokens < np.array(mosaic.shape) - AROUND)).all(axis=1)
         windows = np.unique(tokens[own] // WINDOW, axis=0)
         for window in track(list(windows), f"encode {sky.name} {survey}"):

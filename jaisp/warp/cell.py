@@ -61,11 +61,19 @@ class Source:
         return self.reader.tile
 
 
-def warp(config: Config, cell: Cell, survey: str, strict: bool = False, threads: int = 1) -> dict:
+def warp(
+    config: Config,
+    cell: Cell,
+    survey: str,
+    strict: bool = False,
+    threads: int = 1,
+    rows: frozenset[int] | None = None,
+) -> dict:
     """Cut every patch of a cell from a survey's tiles; returns what the receipt says.
 
     A tile that can't be used is set down as a problem and left out; with `strict` it is a
-    UserError. `threads` resample, compress and write.
+    UserError. `threads` resample, compress and write. rows: only these patches, the others stay
+    uncovered.
     """
     fetched = [tile for tile in read_tiles(config, fetched=True) if tile.survey == survey]
     # A tile elsewhere has no say in a cell: it is neither opened nor noted.
@@ -77,7 +85,7 @@ def warp(config: Config, cell: Cell, survey: str, strict: bool = False, threads:
         log.info("%s %s: whole and up to date, kept", cell.name, survey)
         return kept
     clear_problems(config, _stage(cell), survey)
-    job = _Job(config, cell, survey, tiles, strict, threads)
+    job = _Job(config, cell, survey, tiles, strict, threads, rows)
     partial = partial_dir(config) / cell.name / survey
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -114,9 +122,10 @@ class _Job:
         tiles: list[Tile],
         strict: bool,
         threads: int,
+        only: frozenset[int] | None,
     ) -> None:
         self.config, self.cell, self.survey, self.strict = config, cell, survey, strict
-        self.threads = threads
+        self.threads, self.only = threads, only
         self.bands = config.surveys[survey].bands
         _, self.grid_arcsec = config.grid(survey)
         self.pixels = config.patch_pixels(survey)
@@ -179,6 +188,8 @@ class _Job:
             self._set_aside(tile, str(error))
             return
         rows = rows_near(reader, self.cell)
+        if self.only is not None:
+            rows &= self.only
         if rows:
             reader.need(*part_needed(reader, self.cell, rows))
             self.sources[tile.band].append(Source(reader, rows, geometry(reader), _facts(tile)))

@@ -107,6 +107,16 @@ class TileReader:
             np.pad(inner.flags, around, constant_values=np.uint8(Flag.EDGE)),
         )
 
+    @property
+    def header(self) -> fits.Header:
+        """The science plane's header."""
+        return self._science.header
+
+    def science(self) -> Float32[np.ndarray, "y x"]:
+        """All of the science plane as it stands in the file, whatever is usable of it."""
+        whole = slice(0, self.shape[0]), slice(0, self.shape[1])
+        return np.array(self._science.section(*whole), np.float32)
+
     def psf_fwhm_arcsec(self, x: float, y: float) -> float:
         """FWHM at a pixel position, pixel included: of the stamp, as given, or of stars; or NaN."""
         if self.psf_stamp is not None:

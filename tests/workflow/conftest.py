@@ -68,7 +68,9 @@ class Workflow:
         done = self.run(*arguments, "-n", "--quiet", "rules")
         assert done.returncode == 0, done.stderr
         lines = (done.stdout + done.stderr).splitlines()
-        known = "simulate plan fetch fetch_batch warp warp_batch publish train embed embed_batch"
+        known = (
+            "simulate plan fetch fetch_batch warp warp_batch publish inject train embed embed_batch"
+        )
         names = {*known.split(), "evaluate_batch", "evaluate", "report"}
         return {line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in names}
 

@@ -20,6 +20,7 @@ from tests.workflow.conftest import TWO_PATCHES, Workflow
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 AFTER_TRAIN = {"train", "embed_batch", "embed", "evaluate_batch", "evaluate", "report"}
+AFTER_PUBLISH = {"inject", *AFTER_TRAIN}
 
 
 def test_a_run_ends_with_its_report_store_model_and_metrics(finished):
@@ -52,8 +53,9 @@ def test_one_stage_is_rerun_by_name(finished):
     [
         ("train", {"seed": 9}, AFTER_TRAIN),
         ("evaluate", {"seed": 9}, {"evaluate_batch", "evaluate", "report"}),
-        ("split", {"test": 0.0, "validation": 0.0, "seed": 2}, {"publish", *AFTER_TRAIN}),
-        ("store", {"flux": "float32"}, {"warp_batch", "warp", "publish", *AFTER_TRAIN}),
+        ("inject", {"seed": 9}, {"inject", "evaluate_batch", "evaluate", "report"}),
+        ("split", {"test": 0.0, "validation": 0.0, "seed": 2}, {"publish", *AFTER_PUBLISH}),
+        ("store", {"flux": "float32"}, {"warp_batch", "warp", "publish", *AFTER_PUBLISH}),
     ],
 )
 def test_a_change_of_a_section_reruns_what_depends_on_it(finished, section, change, expected):

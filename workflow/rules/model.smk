@@ -1,4 +1,42 @@
-# From a published store to encoders and embedding maps.
+# Skies with known answers, encoders, and embedding maps, all from a published store.
+
+
+rule inject_batch:
+    input:
+        rules.publish.output,
+    output:
+        run.receipt("inject/{sky}"),
+    log:
+        f"{run.results}/logs/inject.{{sky}}.log",
+    benchmark:
+        f"{run.results}/benchmarks/inject.{{sky}}.tsv"
+    wildcard_constraints:
+        sky="(?!all$)[a-z0-9_]+",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        config=run.config_path,
+        hash=run.hash("inject"),
+    shell:
+        "jaisp inject --config {params.config:q} --sky {wildcards.sky} --threads {threads} "
+        "--log {log:q}"
+
+
+rule inject:
+    input:
+        rules.publish.output,
+        expand(run.receipt("inject/{sky}"), sky=run.skies),
+    output:
+        run.receipt("inject/all"),
+    log:
+        f"{run.results}/logs/inject.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        config=run.config_path,
+        hash=run.hash("inject"),
+    shell:
+        "jaisp inject --config {params.config:q} --gather --log {log:q}"
 
 
 rule train:

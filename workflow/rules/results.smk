@@ -4,6 +4,7 @@
 rule evaluate_batch:
     input:
         rules.train.output.receipt,
+        rules.inject.output,
     output:
         run.receipt("evaluate/{part}"),
     log:
