@@ -72,7 +72,7 @@ def _black_body(band: Band, temperature: np.ndarray) -> tuple[np.ndarray, np.nda
     nm, weight = passband(band)
     exponent = SECOND_RADIATION / (nm * temperature[:, None])
     density = nm**-3 / np.expm1(exponent)
-    return density @ weight, (density @ (weight * nm)) / (density @ weight)
+    return _mean(density, weight), _mean(density, weight * nm) / _mean(density, weight)
 
 
 @cache
@@ -101,11 +101,16 @@ def calzetti(micron: Float[np.ndarray, " source"]) -> Float[np.ndarray, " source
     return 2.659 * np.where(inverse > 1.0 / 0.63, blue, red) + 4.05
 
 
+def _mean(density: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted sum over wavelengths; a product of matrices would depend on the threads at hand."""
+    return (density * weight).sum(axis=-1)
+
+
 @cache
 def _flux_table(band: Band) -> np.ndarray:
     """Mean flux density of each template at each redshift."""
     nm, weight = passband(band)
-    return _density(nm) @ weight
+    return _mean(_density(nm), weight)
 
 
 @cache
@@ -115,7 +120,7 @@ def _wavelength_table(band: Band) -> np.ndarray:
     # A little is left of what hydrogen took, so that no mean is of nothing.
     density = _density(nm)
     density += 1e-6 * density.max(axis=-1, keepdims=True) + 1e-30
-    return (density @ (weight * nm)) / (density @ weight)
+    return _mean(density, weight * nm) / _mean(density, weight)
 
 
 def _density(observed: np.ndarray) -> np.ndarray:

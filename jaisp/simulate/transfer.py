@@ -77,7 +77,8 @@ def _pupil_transfer(telescope: Telescope) -> Float[np.ndarray, "y x"]:
     overlap = np.fft.ifft2(spectrum).real[np.ix_(shifts, shifts)]
     # Squares of partly covered pixels at the edges would count too little without a shift.
     overlap[PUPIL_PIXELS, PUPIL_PIXELS] = pupil.sum()
-    return overlap / pupil.sum()
+    overlap /= pupil.sum()
+    return np.where(overlap > 1e-9, overlap, 0.0)
 
 
 def _pupil(telescope: Telescope) -> Float[np.ndarray, "y x"]:

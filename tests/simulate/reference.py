@@ -1,5 +1,7 @@
 """The simulated PSFs as GalSim makes them."""
 
+from functools import cache
+
 import galsim
 import numpy as np
 from astropy.io import fits
@@ -27,21 +29,6 @@ def galsim_psf(psf, x, y):
     if optics.telescope is None:
         shape = galsim.Shear(g1=e1, g2=e2)
         return galsim.Moffat(optics.beta, fwhm=size * optics.fwhm_arcsec).shear(shape)
-    telescope = optics.telescope
-    step = (optics.edges[1] - optics.edges[0]) / 7
-    patterns = [
-        galsim.OpticalPSF(
-            lam=optics.edges[0] + step * (n + 0.5),
-            diam=telescope.diameter,
-            obscuration=telescope.obscuration,
-            nstruts=telescope.struts,
-            strut_thick=telescope.strut_width / telescope.diameter,
-            scale_unit=galsim.arcsec,
-            oversampling=2.0,
-            pad_factor=2.0,
-        )
-        for n in range(7)
-    ]
     variance = (optics.fwhm_arcsec / 2.3548) ** 2
     round_ = optics.blur**2 + variance * (size**2 - 1)
     stretch = 2 * variance / round_  # small ellipticities of a Gaussian add to its variances
@@ -49,4 +36,30 @@ def galsim_psf(psf, x, y):
     ratio = np.sqrt((1 - e) / (1 + e))
     shape = galsim.Shear(q=ratio, beta=0.5 * np.arctan2(e2, e1) * galsim.radians)
     sigma = np.sqrt(round_) * (1 - e**2) ** 0.25
-    return galsim.Convolve(galsim.Sum(patterns) / 7, galsim.Gaussian(sigma=sigma).shear(shape))
+    return galsim.Convolve(
+        pattern(optics.telescope, optics.edges), galsim.Gaussian(sigma=sigma).shear(shape)
+    )
+
+
+@cache
+def pattern(telescope, edges):
+    """Light of seven wavelengths behind a pupil with struts."""
+    step = (edges[1] - edges[0]) / 7
+    return (
+        galsim.Sum(
+            [
+                galsim.OpticalPSF(
+                    lam=edges[0] + step * (n + 0.5),
+                    diam=telescope.diameter,
+                    obscuration=telescope.obscuration,
+                    nstruts=telescope.struts,
+                    strut_thick=telescope.strut_width / telescope.diameter,
+                    scale_unit=galsim.arcsec,
+                    oversampling=2.0,
+                    pad_factor=2.0,
+                )
+                for n in range(7)
+            ]
+        )
+        / 7
+    )

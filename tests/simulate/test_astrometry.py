@@ -70,13 +70,13 @@ def test_space_and_red_bands_aren_t_refracted():
 
 def test_offsets_are_as_large_as_asked_and_a_third_in_space():
     for instrument, rms in ((RUBIN, 40.0), (EUCLID_Q1, 40.0 / 3)):
-        config = SimulateConfig(astrometric_offset_mas=40.0, tiles_per_side=15)
+        config = SimulateConfig(astrometric_offset_mas=40.0, tiles_per_side=10)
         offsets = [
             tile_offset(config, "s", frame)
             for frame in frames_of(config, "s", instrument, 0, FIELD)
         ]
-        assert np.std(offsets) * 1e3 == pytest.approx(rms, rel=0.15)
-        assert np.abs(np.mean(offsets)) * 1e3 < 0.3 * rms
+        assert np.std(offsets) * 1e3 == pytest.approx(rms, rel=0.2)
+        assert np.abs(np.mean(offsets)) * 1e3 < 0.35 * rms
 
 
 def test_tiles_show_stars_where_the_records_say(tmp_path, monkeypatch):
