@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test fast-test lint real real-wide drill drill-writers bench-warp bench-store \
-        bench-scaling bench-plan bench-loader bench-memory bench-simulate figures clean
+        bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -67,6 +67,10 @@ bench-plan: .venv/test.stamp
 # The memory of warping a mosaic of 19200² pixels, plain and packed.
 bench-memory: .venv/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/memory.py --out docs/benchmarks/memory.json
+
+# A PSF fit against the Cramér–Rao bound, and the floor that the warp leaves under positions.
+bench-bound: .venv/test.stamp
+	$(BIN)/python benchmarks/bound.py --out docs/benchmarks/bound.json
 
 # Loading batches of patches, against memmaps and zarr.
 bench-loader: .venv/test.stamp

@@ -8,6 +8,7 @@ are the fit (variable projection: Golub & Pereyra 1973, SIAM J. Numer. Anal. 10,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import no_type_check
 
 import numba
@@ -16,8 +17,8 @@ from jaxtyping import Float, Float32, Float64, Int
 
 from jaisp.inject.effective import draw
 
-STEPS_MOST = 40
-CLOSE_MAS = 0.02  # a step shorter than this ends the fit
+STEPS_MOST = 20
+CLOSE = 0.01  # standard errors: a step shorter than this ends the fit
 MAS = 1000.0
 
 
@@ -49,9 +50,15 @@ class Stamps:
 
     def sensitivity(self) -> Float64[np.ndarray, " source"]:
         """S/N of the matched filter for a flux of 1 nJy; 0 where it sees nothing."""
+        return np.sqrt(self.at_truth[:, 0])
+
+    @cached_property
+    def at_truth(self) -> Float64[np.ndarray, "source 9"]:
+        """`sums` at the true position, 0 where the band sees nothing; of the PSF and the noise
+        alone, before there are data."""
         rows = np.flatnonzero(self.seen)
-        total = np.zeros(len(self.place))
-        total[rows] = np.sqrt(self.sums(rows, self.position[rows])[:, 0])
+        total = np.zeros((len(self.place), 9))
+        total[rows] = self.sums(rows, self.position[rows])
         return total
 
     def sums(
@@ -65,31 +72,42 @@ class Stamps:
         )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 @no_type_check
 def _sums(coefficients, place, data, weight, position):
     size = data.shape[1]
     result = np.zeros((len(place), 9))
     p = np.empty((size, size), np.float32)
     px, py = np.empty_like(p), np.empty_like(p)
+    zero = np.float32(0)
     for n in range(len(place)):
         draw(coefficients[place[n]], position[n, 0], position[n, 1], size, p, px, py)
+        # Rows are summed in single precision, in vectors, and the rows' sums in double.
         for v in range(size):
+            pp, ppx, ppy, xx, xy, yy = zero, zero, zero, zero, zero, zero
+            dp, dx, dy = zero, zero, zero
             for u in range(size):
-                w = np.float64(weight[n, v, u])
-                if w == 0.0:
-                    continue
-                a, b, c = np.float64(p[v, u]), np.float64(px[v, u]), np.float64(py[v, u])
-                d = np.float64(data[n, v, u])
-                result[n, 0] += w * a * a
-                result[n, 1] += w * a * b
-                result[n, 2] += w * a * c
-                result[n, 3] += w * b * b
-                result[n, 4] += w * b * c
-                result[n, 5] += w * c * c
-                result[n, 6] += w * d * a
-                result[n, 7] += w * d * b
-                result[n, 8] += w * d * c
+                w = weight[n, v, u]
+                a, b, c, d = p[v, u], px[v, u], py[v, u], data[n, v, u] * w
+                wa, wb = w * a, w * b
+                pp += wa * a
+                ppx += wa * b
+                ppy += wa * c
+                xx += wb * b
+                xy += wb * c
+                yy += w * c * c
+                dp += d * a
+                dx += d * b
+                dy += d * c
+            result[n, 0] += pp
+            result[n, 1] += ppx
+            result[n, 2] += ppy
+            result[n, 3] += xx
+            result[n, 4] += xy
+            result[n, 5] += yy
+            result[n, 6] += dp
+            result[n, 7] += dx
+            result[n, 8] += dy
     return result
 
 
@@ -114,7 +132,7 @@ def bound_mas(
     total = np.zeros((len(bands[0].place), 2, 2))
     for band, flux in zip(bands, fluxes, strict=True):
         rows = np.flatnonzero(band.seen)
-        own = information(band.sums(rows, band.position[rows]), flux[rows])
+        own = information(band.at_truth[rows], flux[rows])
         total[rows] += _on_plane(own, band.jacobian[rows])
     determinant = np.linalg.det(total)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -141,21 +159,21 @@ def fit_positions(
         rows = np.flatnonzero(going)
         if not len(rows):
             break
-        step = _step(bands, rows, found[rows])
+        step, errors = _step(bands, rows, found[rows])
         length = np.hypot(*step.T)
         step *= np.minimum(1.0, step_arcsec / np.maximum(length, 1e-12))[:, None]
         found[rows] += step
         lost = ~(np.hypot(*found[rows].T) < most_arcsec)
         found[rows[lost]] = np.nan
-        going[rows[lost | (MAS * length < CLOSE_MAS)]] = False
+        going[rows[lost | (errors < CLOSE)]] = False
     found[going] = np.nan
     return found
 
 
 def _step(
     bands: Sequence[Stamps], rows: np.ndarray, at: Float[np.ndarray, "row 2"]
-) -> Float[np.ndarray, "row 2"]:
-    """One Gauss–Newton step of some sources, arcsec."""
+) -> tuple[Float[np.ndarray, "row 2"], Float[np.ndarray, " row"]]:
+    """One Gauss–Newton step of some sources, arcsec, and its length in standard errors."""
     slope, curvature = np.zeros((len(rows), 2)), np.zeros((len(rows), 2, 2))
     for band in bands:
         own = np.flatnonzero(band.seen[rows])
@@ -172,7 +190,8 @@ def _step(
         curvature[own] += _on_plane(information(sums, flux), jacobian)
     # A little is added to the diagonal, so that a source of no flux stays where it is.
     curvature += 1e-6 * np.eye(2) * (np.trace(curvature, axis1=1, axis2=2)[:, None, None] + 1e-12)
-    return np.linalg.solve(curvature, slope[..., None])[..., 0]
+    step = np.linalg.solve(curvature, slope[..., None])[..., 0]
+    return step, np.sqrt(np.einsum("ni,nij,nj->n", step, curvature, step))
 
 
 def _on_plane(

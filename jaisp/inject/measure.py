@@ -5,11 +5,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from astropy.table import Table
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from jaisp.config import Config
 from jaisp.inject.likelihood import MAS, Stamps, bound_mas, fit_positions
-from jaisp.inject.placement import BOTH
+from jaisp.inject.placement import BOTH, EACH
 
 LOWEST_SNR = 3.0  # in a band, for its centroid to count, unless it is the best one
 START_FWHM = 0.3  # from the truth, where a fit begins
@@ -36,6 +36,7 @@ def measured_columns(
         survey: np.any([band.stamps.seen for band in bands], axis=0)
         for survey, bands in surveys.items()
     }
+    kind = np.asarray(sources["kind"])
     groups = dict(surveys) | {BOTH: [band for bands in surveys.values() for band in bands]}
     known[BOTH] = np.all(list(known.values()), axis=0)
     columns = {}
@@ -44,7 +45,10 @@ def measured_columns(
         values = {
             f"{{}}_{survey}": place + _shift(bands),
             f"centroid_d{{}}_mas_{survey}": MAS * _centroid(bands, config.model.token_arcsec),
-            f"psf_fit_d{{}}_mas_{survey}": MAS * _fit(bands, config.model.token_arcsec, rng),
+            f"psf_fit_d{{}}_mas_{survey}": MAS
+            * _fit(
+                bands, kind == (BOTH if survey == BOTH else EACH), config.model.token_arcsec, rng
+            ),
         }
         for pattern, both_axes in values.items():
             for number, axis in enumerate("xy"):
@@ -88,11 +92,15 @@ def _centroid(bands: Sequence[Band], most_arcsec: float) -> Float64[np.ndarray, 
 
 
 def _fit(
-    bands: Sequence[Band], most_arcsec: float, rng: np.random.Generator
+    bands: Sequence[Band],
+    wanted: Bool[np.ndarray, " source"],
+    most_arcsec: float,
+    rng: np.random.Generator,
 ) -> Float64[np.ndarray, "source 2"]:
-    """The PSF fit of all bands, begun a little beside the truth."""
+    """The PSF fit of all bands, begun a little beside the truth; of the sources that are wanted."""
     stamps = [band.stamps for band in bands]
     width = min(float(np.nanmin(s.fwhm_arcsec)) for s in stamps if s.seen.any())
     angle = rng.uniform(0.0, 2.0 * np.pi, len(stamps[0].place))
     start = START_FWHM * width * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    start[~wanted] = np.nan
     return fit_positions(stamps, start, most_arcsec, 0.5 * width)

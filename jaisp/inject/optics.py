@@ -6,7 +6,7 @@ Gaussian of the given or measured width, and its WCS counts as right.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -15,11 +15,13 @@ from scipy.ndimage import map_coordinates
 
 from jaisp.archives import Tile
 from jaisp.config import Config
+from jaisp.config.geometry import Region
+from jaisp.config.simulate import SimulateConfig
 from jaisp.errors import TileError
 from jaisp.inject.effective import STEPS, PointSpread
 from jaisp.simulate.astrometry import refraction, tile_offset
-from jaisp.simulate.frames import frames_of
-from jaisp.simulate.instruments import instrument_of
+from jaisp.simulate.frames import Frame, frames_of
+from jaisp.simulate.instruments import Instrument, instrument_of
 from jaisp.simulate.psf import TilePsf, tile_psf
 from jaisp.simulate.spectra import star_colours
 from jaisp.warp.tile import TileReader
@@ -165,7 +167,7 @@ def _simulated(config: Config, tile: Tile) -> TileOptics:
     instrument = instrument_of(tile.survey, survey)
     assert isinstance(config.sky, list)
     number = int(tile.id.split("-")[0])
-    frames = frames_of(config.simulate, tile.survey, instrument, number, config.sky[number])
+    frames = _frames(config.simulate, tile.survey, instrument, number, config.sky[number])
     (frame,) = (frame for frame in frames if frame.id == tile.id)
     seen = config.simulate, tile.survey, instrument, tile.band, frame
     offset = np.array(tile_offset(config.simulate, tile.survey, frame))
@@ -174,6 +176,14 @@ def _simulated(config: Config, tile: Tile) -> TileOptics:
         return offset + np.stack(refraction(*seen, temperature), axis=1)
 
     return TileOptics(SimulatedPsf(tile_psf(*seen)), shift)
+
+
+@lru_cache(maxsize=16)
+def _frames(
+    simulate: SimulateConfig, survey: str, instrument: Instrument, number: int, region: Region
+) -> list[Frame]:
+    """All bands of a survey share them."""
+    return list(frames_of(simulate, survey, instrument, number, region))
 
 
 def colours(

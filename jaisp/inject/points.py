@@ -170,7 +170,7 @@ def _write(home: Config, name: str, view: View, own: Seen, points: Points, path)
         science, sigma = empty_tile(view, rng)
         science += light / unit
         flux = view.to_native(science * unit)
-        if view.tile.noise is not None and not view.reader.noise_includes_sources:
+        if view.tile.noise is not None and not view.noise_includes_sources:
             sigma = None
     add_data(own.stamps, view, flux)
     rows = np.flatnonzero(own.stamps.seen & view.owned)

@@ -56,7 +56,7 @@ def empty_tile(
 ) -> tuple[Float32[np.ndarray, "y x"], Float32[np.ndarray, "y x"]]:
     """A tile without any source, and its 1σ noise, in the tile's units."""
     part = view.reader.section(*(slice(0, length) for length in view.reader.shape))
-    sigma = background_sigma(view.reader, part.flux, part.noise)
+    sigma = background_sigma(view, part)
     known = np.isfinite(sigma)
     if not known.any():
         raise TileError("its noise plane tells nothing")

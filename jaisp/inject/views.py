@@ -18,6 +18,7 @@ from jaisp.warp.pixel_map import sky_to_pixel
 from jaisp.warp.reach import geometry
 from jaisp.warp.sky_noise import background_noise
 from jaisp.warp.tile import TileReader
+from jaisp.warp.windows import Section
 
 NJY_ZEROPOINT = 31.4  # AB magnitude of 1 nJy
 DRAWN_ARCSEC = 5.0  # from a source, beyond which no light of it is drawn
@@ -55,6 +56,7 @@ class View:
     shift: Float64[np.ndarray, "source 2"]
     margin: Float64[np.ndarray, " source"]
     owned: Bool[np.ndarray, " source"]
+    noise_includes_sources: bool
 
     @property
     def unit(self) -> float:
@@ -95,7 +97,7 @@ def views_of(
             View(
                 tile, reader, optics, EffectivePsf(optics.psf, half), native,
                 place.jacobian / factor, shift, place.margin[0],
-                (place.margin[0] > 0) & alone,
+                (place.margin[0] > 0) & alone, reader.noise_includes_sources,
             )
         )  # fmt: skip
     return [view for view in views if (view.margin > -DRAWN_ARCSEC).any()]
@@ -138,7 +140,7 @@ def _pixels(
 def native_sigma(view: View) -> Float32[np.ndarray, "y x"]:
     """1σ of a tile's background on native pixels, nJy; NaN where a pixel can't be used."""
     part = view.reader.section(*(slice(0, length) for length in view.reader.shape))
-    sigma = background_sigma(view.reader, part.flux, part.noise)
+    sigma = background_sigma(view, part)
     sigma[(part.flags & np.uint8(UNUSABLE | Flag.SATURATED)) != 0] = np.nan
     return view.to_native(sigma * np.float32(view.unit))
 
@@ -149,13 +151,11 @@ def native_flux(view: View) -> Float32[np.ndarray, "y x"]:
     return view.to_native(part.flux * np.float32(view.unit))
 
 
-def background_sigma(
-    reader: TileReader, flux: Float32[np.ndarray, "y x"], noise: Float32[np.ndarray, "y x"]
-) -> Float32[np.ndarray, "y x"]:
+def background_sigma(view: View, part: Section) -> Float32[np.ndarray, "y x"]:
     """A tile's noise without that of its sources, as `warp` takes it."""
-    if reader.noise_includes_sources:
-        return background_noise(flux, noise, reader.pixel_arcsec)
-    return noise
+    if view.noise_includes_sources:
+        return background_noise(part.flux, part.noise, view.reader.pixel_arcsec)
+    return part.noise
 
 
 def to_native(

@@ -76,10 +76,10 @@ def test_flux_comes_back_in_apertures(skies, home, survey, name):
 
 @pytest.mark.parametrize(
     ("survey", "band", "accuracy_mas"),
-    [("rubin", "r", 4.0), ("euclid_q1", "VIS", 3.0), ("euclid_q1", "H", 15.0)],
+    [("rubin", "r", 4.0), ("euclid_q1", "VIS", 3.0), ("euclid_q1", "H", 25.0)],
 )
 def test_a_source_lies_where_the_survey_s_frame_has_it(skies, survey, band, accuracy_mas):
-    """To a fraction of a native pixel (200, 100 and 300 mas), as the mean of the brightest tells."""
+    """To a fraction of a native pixel (200, 100, 300 mas), as the mean of the brightest tells."""
     sky = skies("empty")
     misses, weights = [], []
     for kind in ("each", "both"):
@@ -190,7 +190,8 @@ def test_a_crowded_sky_is_its_home_where_nothing_was_added(skies, home):
         assert np.nanmax(np.abs(difference[:, away > 2.5])) < 1.0
         assert np.nanmean(np.abs(difference[:, away > 2.5])) < 0.15  # two codes of 1/8 σ
         near = difference[:, away < 0.3]
-        assert near.size and np.nanmax(near) > 5.0
+        assert near.size
+        assert np.nanmax(near) > 5.0
 
 
 def test_an_empty_sky_holds_the_home_s_noise_and_no_source(skies, home):
