@@ -9,9 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaisp.evaluate.plots_retrieval import band_matrix, is_of_bands
 from jaisp.files import atomic_write, write_json
 
-NAMES = ("retrieval", "ranks", "similarity", "spectrum", "alignment")
+NAMES = ("retrieval", "ranks", "similarity", "bands", "spectrum", "alignment")
 # Okabe & Ito's colours, which colour-blind readers tell apart.
 COLOURS = {
     "model": "#0072B2",
@@ -44,9 +45,13 @@ def draw_all(folder: Path, groups: Mapping[str, list[dict]], plots: Mapping[str,
         for ending in ("png", "json"):
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
     if groups.get("retrieval"):
-        _draw(folder, "retrieval", retrieval_bars, _bars(groups["retrieval"]))
+        bands = [row for row in groups["retrieval"] if is_of_bands(row)]
+        surveys = [row for row in groups["retrieval"] if not is_of_bands(row)]
+        _draw(folder, "retrieval", retrieval_bars, _bars(surveys))
         _draw(folder, "ranks", rank_curves, [_without(p, "similarity") for p in plots["retrieval"]])
         _draw(folder, "similarity", similarity, [_without(p, "ranks") for p in plots["retrieval"]])
+        if bands:
+            _draw(folder, "bands", band_matrix, bands)
     if plots.get("spectra"):
         _draw(folder, "spectrum", spectrum, plots["spectra"])
     if groups.get("alignment"):

@@ -12,12 +12,17 @@ from rich.table import Table
 from jaisp.config import Config, stage_hash
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.alignment import alignment
+from jaisp.evaluate.bands import band_retrieval
 from jaisp.evaluate.collapse import collapse
 from jaisp.evaluate.controls import Blank, Pixels
 from jaisp.evaluate.figures import draw_all, plain
+from jaisp.evaluate.means import mean_tokens
+from jaisp.evaluate.outcomes import NAME as OUTCOMES
+from jaisp.evaluate.outcomes import Outcomes
+from jaisp.evaluate.plots_retrieval import is_of_bands
 from jaisp.evaluate.retrieval import retrieval
 from jaisp.evaluate.sources import Catalogue, find_sources
-from jaisp.evaluate.views import EncodedSky, Encoder, encode_sky, mean_tokens
+from jaisp.evaluate.views import Encoder, encode_sky
 from jaisp.files import sha256, write_json
 from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
@@ -39,10 +44,11 @@ NOT_MEASURED = dict.fromkeys(
 )
 # Some thousand tokens: enough to know their mean over training sky.
 MEAN_PATCHES = 6
+SEEING = ("model", "random")
 
 
 def evaluate(config: Config, threads: int | None = None) -> dict[str, Any]:
-    """Measure a run's encoders: writes results/RUN/metrics.json and results/RUN/figures/.
+    """Measure a run's encoders: writes metrics.json, outcomes.npz and figures/ in results/RUN/.
 
     Returns the content of metrics.json. Without a trained model, only what needs none is
     measured. Raises UserError when the run has no published store.
@@ -52,7 +58,9 @@ def evaluate(config: Config, threads: int | None = None) -> dict[str, Any]:
     store = open_store(config.results / "patches.zarr")
     path = config.results / "model" / "model.safetensors"
     encoders = _load(config, threads) if path.exists() else None
-    groups, skipped, plots = measure(store, config.evaluate, encoders)
+    weights = f"sha256:{sha256(path)}" if path.exists() else None
+    outcomes = Outcomes(weights)
+    groups, skipped, plots = measure(store, config.evaluate, encoders, outcomes)
     for row in (row for rows in groups.values() for row in rows):
         row |= {"field": config.run, "token_arcsec": store.token_arcsec}
     metrics = plain(
@@ -60,12 +68,13 @@ def evaluate(config: Config, threads: int | None = None) -> dict[str, Any]:
             "run": config.run,
             "version": __version__,
             "config_hash": stage_hash(config, "evaluate"),
-            "model": f"sha256:{sha256(path)}" if path.exists() else None,
+            "model": weights,
             "groups": groups,
             "skipped": skipped,
         }
     )
     draw_all(config.results / "figures", groups, plots)
+    outcomes.save(config.results / OUTCOMES)
     write_json(config.results / "metrics.json", metrics)
     _tell(metrics)
     return metrics
@@ -75,11 +84,12 @@ def measure(
     store: Store,
     settings: EvaluateConfig,
     encoders: tuple[Encoder, Encoder] | None,
+    outcomes: Outcomes | None = None,
 ) -> tuple[dict[str, list[dict]], dict[str, str], dict[str, Any]]:
     """Rows by group, reasons of the groups skipped, and what the plots show.
 
     encoders: the model, and its architecture with fresh weights, the control `random`; None
-    measures only what needs no encoder.
+    measures only what needs no encoder. outcomes: where every source's outcome is kept.
     """
     groups: dict[str, list[dict]] = {}
     skipped = dict(NOT_MEASURED)
@@ -92,10 +102,13 @@ def measure(
     if encoders is not None and reason is None:
         every = _with_controls(store, *encoders, settings)
         catalogues = _catalogues(store, test)
-        sky = _encoded(store, test, catalogues, every, settings)
-        means = _training_means(store, train, *encoders, settings)
-        groups["retrieval"], plots["retrieval"] = retrieval(sky, means, settings)
-        groups["collapse"], plots["spectra"] = collapse(sky, settings)
+        sky = encode_sky(store, test, catalogues, every, settings)
+        means = mean_tokens(store, train, dict(zip(SEEING, encoders, strict=True)), settings)
+        groups["retrieval"], plots["retrieval"] = retrieval(sky, means, settings, outcomes)
+        groups["collapse"], plots["spectra"] = collapse(sky, means, settings)
+        groups["retrieval"] += band_retrieval(
+            store, test, train, catalogues, every, settings, outcomes
+        )
         reason = f"no source above S/N {settings.snr_min:g} in two surveys on held-out sky"
     for name in ("retrieval", "collapse"):
         if not groups.get(name) and reason is not None:
@@ -109,9 +122,6 @@ def measure(
     return groups, skipped, plots
 
 
-EMPTY = Catalogue(np.zeros((0, 2)), {}, {}, {})
-
-
 def _why_not(test: np.ndarray, train: np.ndarray) -> str | None:
     """Why the encoders can't be measured on this field; None when they can."""
     if not len(test):
@@ -119,17 +129,6 @@ def _why_not(test: np.ndarray, train: np.ndarray) -> str | None:
     if not len(train):
         return "no training sky to take the mean token from"
     return None
-
-
-def _encoded(
-    store: Store,
-    numbers: np.ndarray,
-    catalogues: list[Catalogue],
-    encoders: Mapping[str, Encoder],
-    settings: EvaluateConfig,
-) -> EncodedSky:
-    crops = settings.crop_tokens, settings.edge_tokens, settings.seed
-    return encode_sky(store, numbers, catalogues, encoders, *crops)
 
 
 def _drawn(store: Store, split: str, most: int) -> np.ndarray:
@@ -159,16 +158,6 @@ def _with_controls(
         "blank": Blank(model, settings.seed),
         "pixels": Pixels({survey: store.pixels_per_token(survey) for survey in store.surveys}),
     }
-
-
-def _training_means(
-    store: Store, train: np.ndarray, model: Encoder, random: Encoder, settings: EvaluateConfig
-) -> dict[str, dict[str, np.ndarray]]:
-    """Mean token over training sky, by survey and encoder; the blank control has the model's."""
-    seeing = {"model": model, "random": random}
-    none = [EMPTY] * len(train)
-    sky = _encoded(store, train, none, seeing, settings)
-    return {survey: {**own, "blank": own["model"]} for survey, own in mean_tokens(sky).items()}
 
 
 def _load(config: Config, threads: int | None) -> tuple[Encoder, Encoder]:
@@ -204,7 +193,7 @@ def _tell(metrics: Mapping[str, Any]) -> None:
 def _is_headline(group: str, row: Mapping[str, Any]) -> bool:
     if group == "alignment":
         return row["query"].split(":")[0] != row["target"].split(":")[0]
-    return True
+    return group != "retrieval" or not is_of_bands(row)
 
 
 def _summary(group: str, row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:

@@ -4,6 +4,13 @@ import pytest
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate import measure
+from jaisp.evaluate.bands import band_retrieval
+from jaisp.evaluate.collapse import collapse
+from jaisp.evaluate.means import mean_tokens
+from jaisp.evaluate.outcomes import Outcomes
+from jaisp.evaluate.retrieval import retrieval
+from jaisp.evaluate.stage import _catalogues, _drawn, _with_controls
+from jaisp.evaluate.views import encode_sky
 from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 
 
@@ -28,6 +35,26 @@ def settings():
 def oracle(sky, settings):
     """What is measured of an encoder that knows the sky, beside one that knows nothing."""
     return measure(sky, settings, (Oracle(), Noise()))
+
+
+@pytest.fixture(scope="session")
+def ask(sky, settings):
+    """Measures an encoder in `retrieval` and `collapse` alone; sources are found once."""
+    test, train = _drawn(sky, "test", settings.patches), _drawn(sky, "train", 6)
+    catalogues = _catalogues(sky, test)
+
+    def measured(encoder):
+        seeing = {"model": encoder, "random": Noise()}
+        every = _with_controls(sky, encoder, seeing["random"], settings)
+        means = mean_tokens(sky, train, seeing, settings)
+        encoded = encode_sky(sky, test, catalogues, every, settings)
+        outcomes = Outcomes()
+        rows = retrieval(encoded, means, settings, outcomes)[0]
+        rows += band_retrieval(sky, test, train, catalogues, every, settings, outcomes)
+        groups = {"retrieval": rows, "collapse": collapse(encoded, means, settings)[0]}
+        return groups, outcomes
+
+    return measured
 
 
 def pick(groups, tokens="source", scope="field", query="sharp"):

@@ -124,6 +124,18 @@ class Position:
         return np.broadcast_to(code, (len(flux), *code.shape))
 
 
+class SmoothPosition:
+    """Where a token lies in the crop, in waves of many lengths: neighbours have like tokens."""
+
+    def encode(self, flux, noise, mask=None, *, survey, bands):
+        tokens = grid_of(flux, survey)
+        phase = np.arange(tokens)[:, None] * 2 * np.pi / np.array([160, 80, 40, 20, 10])
+        waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
+        grid = np.broadcast_to(waves[:, None], (tokens, tokens, waves.shape[1]))
+        code = np.concatenate([grid, grid.transpose(1, 0, 2)], axis=2).transpose(2, 0, 1)
+        return np.broadcast_to(code.astype(np.float32), (len(flux), *code.shape))
+
+
 class Noise:
     """Tokens that know nothing."""
 

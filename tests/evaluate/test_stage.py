@@ -27,7 +27,7 @@ def test_plots_and_their_numbers(oracle, tmp_path):
     groups, _, plots = oracle
     (tmp_path / "spectrum.png").write_bytes(b"old")
     draw_all(tmp_path, groups, plots)
-    names = {"retrieval", "ranks", "similarity", "spectrum", "alignment"}
+    names = {"retrieval", "ranks", "similarity", "bands", "spectrum", "alignment"}
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{ending}" for name in names for ending in ("png", "json")
     }
