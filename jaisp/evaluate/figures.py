@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaisp.evaluate.plots_retrieval import band_matrix, is_of_bands
+from jaisp.evaluate.plots_withheld import withheld_bars
 from jaisp.files import atomic_write, write_json
 
-NAMES = ("retrieval", "ranks", "similarity", "bands", "spectrum", "alignment")
+NAMES = ("retrieval", "ranks", "similarity", "bands", "spectrum", "alignment", "withheld")
 # Okabe & Ito's colours, which colour-blind readers tell apart.
 COLOURS = {
     "model": "#0072B2",
@@ -52,6 +53,8 @@ def draw_all(folder: Path, groups: Mapping[str, list[dict]], plots: Mapping[str,
         _draw(folder, "similarity", similarity, [_without(p, "ranks") for p in plots["retrieval"]])
         if bands:
             _draw(folder, "bands", band_matrix, bands)
+    if groups.get("withheld"):
+        _draw(folder, "withheld", withheld_bars, groups["withheld"])
     if plots.get("spectra"):
         _draw(folder, "spectrum", spectrum, plots["spectra"])
     if groups.get("alignment"):

@@ -4,6 +4,7 @@
 of every source that it is made of, it has the source's name and one or two numbers.
 """
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from jaisp.errors import UserError
 from jaisp.evaluate.probe import r2, scatter
 from jaisp.files import atomic_write
+from jaisp.store.reader import Store
 
 Statistic = Literal["mean", "scatter", "r2"]
 NAME = "outcomes.npz"
@@ -45,7 +47,12 @@ class Entry:
     @property
     def patches(self) -> np.ndarray:
         """The patch of each source, CELL/ROW."""
-        return np.array(["/".join(str(s).split("/")[:2]) for s in self.sources], dtype=str)
+        return patches_of(self.sources)
+
+
+def patches_of(sources: np.ndarray) -> np.ndarray:
+    """The patch, CELL/ROW, of each name of a source."""
+    return np.array(["/".join(str(name).split("/")[:2]) for name in sources], dtype=str)
 
 
 def figure_of(statistic: Statistic, values: Float[np.ndarray, "source column"]) -> float:
@@ -59,11 +66,23 @@ def figure_of(statistic: Statistic, values: Float[np.ndarray, "source column"]) 
     return r2(values[:, 0], values[:, 1])
 
 
-class Outcomes:
-    """The outcomes of one run, entry by entry."""
+def sky_of(store: Store) -> str:
+    """A checksum of where the patches lie and of the size of tokens: what names of sources mean."""
+    index = store.index
+    total = hashlib.sha256(f"{store.patch_arcsec} {store.token_arcsec}\n".encode())
+    for cell, row, ra, dec in zip(index.cell, index.row, index.ra, index.dec, strict=True):
+        total.update(f"{cell} {row} {ra:.7f} {dec:.7f}\n".encode())
+    return f"sha256:{total.hexdigest()}"
 
-    def __init__(self, model: str | None = None) -> None:
-        self.model = model
+
+class Outcomes:
+    """The outcomes of one run, entry by entry.
+
+    model: checksum of its weights. sky: `sky_of` the store; sources have their names there.
+    """
+
+    def __init__(self, model: str | None = None, sky: str | None = None) -> None:
+        self.model, self.sky = model, sky
         self._entries: dict[str, Entry] = {}
 
     def __len__(self) -> int:
@@ -111,7 +130,7 @@ class Outcomes:
 
     def save(self, path: Path) -> None:
         """Write all entries; the names of sources once for all entries that share them."""
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
         names: dict[bytes, int] = {}
         index = []
         for number, entry in enumerate(self):
@@ -119,9 +138,10 @@ class Outcomes:
             arrays.setdefault(f"sources_{known}", entry.sources)
             arrays[f"values_{number}"] = entry.values
             index.append([entry.group, entry.identity, entry.statistic, known])
-        arrays["index"] = np.array(json.dumps({"model": self.model, "entries": index}))
+        header = {"model": self.model, "sky": self.sky, "entries": index}
+        arrays["index"] = np.array(json.dumps(header))
         with atomic_write(path) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **arrays)
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Outcomes":
@@ -129,7 +149,7 @@ class Outcomes:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 index = json.loads(str(arrays["index"]))
-                found = cls(index["model"])
+                found = cls(index["model"], index["sky"])
                 sources: dict[int, np.ndarray] = {}
                 for number, (group, identity, statistic, own) in enumerate(index["entries"]):
                     if own not in sources:

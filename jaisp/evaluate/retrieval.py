@@ -126,8 +126,8 @@ class Contest:
         side = sky.sides[self.asked].valid.shape[1]
         self.right, self.among = self.sources.places(side), among.places(side)
 
-    def run(self) -> None:
-        """Ask the model and every control."""
+    def run(self, controls: Sequence[str] = CONTROLS) -> None:
+        """Ask the model and the controls."""
         rng = np.random.default_rng(self.settings.seed)
         # A cyclic shift along a random order leaves no pair in place.
         order = rng.permutation(len(self.sources))
@@ -137,7 +137,7 @@ class Contest:
         self.pixel_bands = self._best_pixels()
         self.ranks: dict[str, dict[tuple[str, str], Ranks]] = {}
         self.sharing: dict[str, np.ndarray] = {}
-        for name in ("model", *CONTROLS):
+        for name in ("model", *controls):
             encoder = "model" if name == "shuffled" else name
             bands = self.pixel_bands if name == "pixels" else (None, None)
             asked = self._at_sources(self.asking, encoder, bands[0])

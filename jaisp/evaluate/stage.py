@@ -18,11 +18,12 @@ from jaisp.evaluate.controls import Blank, Pixels
 from jaisp.evaluate.figures import draw_all, plain
 from jaisp.evaluate.means import mean_tokens
 from jaisp.evaluate.outcomes import NAME as OUTCOMES
-from jaisp.evaluate.outcomes import Outcomes
+from jaisp.evaluate.outcomes import Outcomes, sky_of
 from jaisp.evaluate.plots_retrieval import is_of_bands
 from jaisp.evaluate.retrieval import retrieval
 from jaisp.evaluate.sources import Catalogue, find_sources
 from jaisp.evaluate.views import Encoder, encode_sky
+from jaisp.evaluate.withheld import retrieval_figures, withheld
 from jaisp.files import sha256, write_json
 from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
@@ -38,7 +39,6 @@ NOT_MEASURED = dict.fromkeys(
         "deblending",
         "reconstruction",
         "transfer",
-        "withheld",
     ),
     "not measured by this version",
 )
@@ -59,7 +59,7 @@ def evaluate(config: Config, threads: int | None = None) -> dict[str, Any]:
     path = config.results / "model" / "model.safetensors"
     encoders = _load(config, threads) if path.exists() else None
     weights = f"sha256:{sha256(path)}" if path.exists() else None
-    outcomes = Outcomes(weights)
+    outcomes = Outcomes(weights, sky_of(store))
     groups, skipped, plots = measure(store, config.evaluate, encoders, outcomes)
     for row in (row for rows in groups.values() for row in rows):
         row |= {"field": config.run, "token_arcsec": store.token_arcsec}
@@ -106,14 +106,20 @@ def measure(
         means = mean_tokens(store, train, dict(zip(SEEING, encoders, strict=True)), settings)
         groups["retrieval"], plots["retrieval"] = retrieval(sky, means, settings, outcomes)
         groups["collapse"], plots["spectra"] = collapse(sky, means, settings)
-        groups["retrieval"] += band_retrieval(
-            store, test, train, catalogues, every, settings, outcomes
-        )
+        if groups["retrieval"]:
+            groups["retrieval"] += band_retrieval(
+                store, test, train, catalogues, every, settings, outcomes
+            )
+            bands = {survey: store.bands(survey) for survey in store.surveys}
+            figures = retrieval_figures(store, train, sky, means, every, settings)
+            groups["withheld"] = withheld(figures, bands, settings, outcomes)
         reason = f"no source above S/N {settings.snr_min:g} in two surveys on held-out sky"
-    for name in ("retrieval", "collapse"):
+    for name in ("retrieval", "collapse", "withheld"):
         if not groups.get(name) and reason is not None:
             groups.pop(name, None)
             skipped[name] = reason
+    if "retrieval" in groups and "withheld" in skipped:
+        skipped["withheld"] = "no survey has a band to spare"
 
     groups["alignment"], plots["alignment"] = alignment(store, settings)
     if not groups["alignment"]:
@@ -208,6 +214,10 @@ def _summary(group: str, row: Mapping[str, Any]) -> tuple[str, str, str, str, st
         figure = f"{_f(row['dx_arcsec'])}″ east, {_f(row['dy_arcsec'])}″ north"
         phase = f"phase {_f(row['phase_dx_arcsec'])}″, {_f(row['phase_dy_arcsec'])}″"
         return group, what, n, figure, f"{phase}, correlation {_f(row['correlation'])}"
+    if group == "withheld":
+        what = f"{row['figure']} without {row['withheld']}"
+        figure = f"{_f(row['value'])} of {_f(row['complete'])}, loss {_f(row['loss'])}"
+        return group, what, n, figure, f"random {_f(row['random_loss'])}"
     if "shared_participation_ratio" in row:
         figure = f"shared participation ratio {_f(row['shared_participation_ratio'])}"
         chance = f"random {_f(row['random_shared_participation_ratio'])}"

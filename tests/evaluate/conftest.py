@@ -11,6 +11,7 @@ from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.retrieval import retrieval
 from jaisp.evaluate.stage import _catalogues, _drawn, _with_controls
 from jaisp.evaluate.views import encode_sky
+from jaisp.evaluate.withheld import retrieval_figures, withheld
 from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 
 
@@ -39,19 +40,27 @@ def oracle(sky, settings):
 
 @pytest.fixture(scope="session")
 def ask(sky, settings):
-    """Measures an encoder in `retrieval` and `collapse` alone; sources are found once."""
+    """Measures an encoder in some groups, and gives their rows and the outcomes."""
     test, train = _drawn(sky, "test", settings.patches), _drawn(sky, "train", 6)
     catalogues = _catalogues(sky, test)
+    bands = {survey: sky.bands(survey) for survey in sky.surveys}
 
-    def measured(encoder):
+    def measured(encoder, *wanted):
         seeing = {"model": encoder, "random": Noise()}
         every = _with_controls(sky, encoder, seeing["random"], settings)
         means = mean_tokens(sky, train, seeing, settings)
         encoded = encode_sky(sky, test, catalogues, every, settings)
-        outcomes = Outcomes()
-        rows = retrieval(encoded, means, settings, outcomes)[0]
-        rows += band_retrieval(sky, test, train, catalogues, every, settings, outcomes)
-        groups = {"retrieval": rows, "collapse": collapse(encoded, means, settings)[0]}
+        groups, outcomes = {}, Outcomes()
+        if "retrieval" in wanted:
+            groups["retrieval"] = retrieval(encoded, means, settings, outcomes)[0]
+        if "bands" in wanted:
+            known = (sky, test, train, catalogues, every, settings)
+            groups["bands"] = band_retrieval(*known, outcomes)
+        if "collapse" in wanted:
+            groups["collapse"] = collapse(encoded, means, settings)[0]
+        if "withheld" in wanted:
+            figures = retrieval_figures(sky, train, encoded, means, every, settings)
+            groups["withheld"] = withheld(figures, bands, settings, outcomes)
         return groups, outcomes
 
     return measured

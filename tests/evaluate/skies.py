@@ -106,13 +106,27 @@ class Oracle:
         return np.einsum("dk,bijk->bdij", self._matrix, stamps).astype(np.float32)
 
 
+class OneBand(Oracle):
+    """An oracle that looks at `wide` in one band alone, and without it sees nothing."""
+
+    def __init__(self, band: str) -> None:
+        super().__init__()
+        self._band = band
+
+    def encode(self, flux, noise, mask=None, *, survey, bands):
+        if survey == "wide" and self._band not in bands:
+            return Constant().encode(flux, noise, survey=survey, bands=bands)
+        chosen = [bands.index(self._band)] if survey == "wide" else [0]
+        return super().encode(flux[:, chosen], noise[:, chosen], survey=survey, bands=["one"])
+
+
 class Constant:
     """The same token everywhere."""
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
         tokens = grid_of(flux, survey)
-        token = np.random.default_rng(3).normal(size=32).astype(np.float32)
-        return np.broadcast_to(token[None, :, None, None], (len(flux), 32, tokens, tokens))
+        token = np.random.default_rng(3).normal(size=48).astype(np.float32)
+        return np.broadcast_to(token[None, :, None, None], (len(flux), 48, tokens, tokens))
 
 
 class Position:

@@ -85,7 +85,7 @@ def test_rows_of_an_oracle(oracle):
 
 
 def test_tokens_that_tell_their_place_are_caught(ask):
-    groups, _ = ask(SmoothPosition())
+    groups, _ = ask(SmoothPosition(), "collapse")
     leaks = [row["position_leak"] for row in groups["collapse"] if "position_leak" in row]
     assert min(leaks) > 0.95
     (both,) = (row for row in groups["collapse"] if "+" in row["survey"])
@@ -93,6 +93,6 @@ def test_tokens_that_tell_their_place_are_caught(ask):
 
 
 def test_constant_tokens_have_collapsed(ask):
-    rows = ask(Constant())[0]["collapse"]
+    rows = ask(Constant(), "collapse")[0]["collapse"]
     for row in (row for row in rows if "+" not in row["survey"]):
         assert row["participation_ratio"] == row["rankme"] == row["smallest_std"] == 0

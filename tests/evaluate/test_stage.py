@@ -16,10 +16,10 @@ from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 
 def test_groups_and_reasons(oracle):
     groups, skipped, _ = oracle
-    assert set(groups) == {"retrieval", "collapse", "alignment"}
+    assert set(groups) == {"retrieval", "collapse", "alignment", "withheld"}
     assert set(skipped) == {
         "position", "registration", "photometry", "morphology", "deblending", "reconstruction",
-        "transfer", "withheld",
+        "transfer",
     }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def test_plots_and_their_numbers(oracle, tmp_path):
     groups, _, plots = oracle
     (tmp_path / "spectrum.png").write_bytes(b"old")
     draw_all(tmp_path, groups, plots)
-    names = {"retrieval", "ranks", "similarity", "bands", "spectrum", "alignment"}
+    names = {"retrieval", "ranks", "similarity", "bands", "spectrum", "alignment", "withheld"}
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{ending}" for name in names for ending in ("png", "json")
     }
