@@ -105,9 +105,10 @@ def _mean_token(
     at_place = (tokens * weight).sum(axis=0) / np.maximum(count, 1)
     effect = np.where(count > 0, at_place - everywhere, 0)
     between = float((count * effect**2).sum()) / max(int((count > 0).sum()) - 1, 1)
-    within = float((weight * (tokens - at_place) ** 2).sum())
-    within /= max(int(count.sum() - (count > 0).sum()), 1)
-    share = max(0.0, 1 - within / between) if between > 0 else 0.0
+    repeats = int(count.sum() - (count > 0).sum())
+    within = float((weight * (tokens - at_place) ** 2).sum()) / max(repeats, 1)
+    # Of places that were seen once alone, nothing says what is theirs and what is the sky's.
+    share = max(0.0, 1 - within / between) if between > 0 and repeats else 0.0
     return MeanToken(everywhere + share * effect, edge)
 
 

@@ -28,9 +28,9 @@ NAME = "outcomes.npz"
 class Entry:
     """One figure, source by source.
 
-    identity: the columns that tell its row from others of the group, and `figure`, the column
-    that holds it. sources: names CELL/ROW/…, the patch first, unique. values: whose mean, or whose
-    `scatter` over both columns, is the figure; for `r2`, truth and what was predicted.
+    identity: the columns that tell its row from others of the group, and `figure`, in most groups
+    the column that holds it. sources: names CELL/ROW/…, the patch first, unique. values: whose
+    mean, or whose `scatter` over both columns, is the figure; for `r2`, truth and prediction.
     """
 
     group: str

@@ -81,8 +81,7 @@ def withheld(
             if figures_of["n"]:
                 rows.append(row | figures_of)
                 if outcomes is not None:
-                    identity = {**row, "figure": f"{figure.name} without {name}"}
-                    outcomes.add("withheld", identity, part.sources, part.values, figure.statistic)
+                    outcomes.add("withheld", row, part.sources, part.values, figure.statistic)
     return rows
 
 

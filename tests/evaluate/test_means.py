@@ -23,6 +23,12 @@ def test_places_that_differ_by_chance_have_one_mean():
     assert mean.by_place.mean() == pytest.approx(3, abs=0.05)
 
 
+def test_one_patch_tells_nothing_of_its_places():
+    tokens = np.random.default_rng(0).normal(size=(1, 20, 20, 8)).astype(np.float32)
+    mean = _mean_token(tokens, VALID[:1], edge=0)
+    np.testing.assert_allclose(mean.by_place, np.broadcast_to(mean.by_place[0, 0], (20, 20, 8)))
+
+
 def test_places_without_a_token_have_the_mean_of_all():
     code = np.arange(400, dtype=np.float32).reshape(1, 20, 20, 1).repeat(6, axis=0)
     valid = VALID.copy()
