@@ -179,13 +179,34 @@ def embed(
 
 @app.command()
 def evaluate(
-    config: ConfigOption,
+    config: Annotated[Path | None, typer.Option("--config", help="The run's config file.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Set the RUNS side by side, each beside the first.")
+    ] = False,
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="With --compare: names of runs, or their folders.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --compare: write here; else comparison.json in the first run."),
+    ] = None,
     part: Annotated[str | None, typer.Option("--part", help="Only this part.")] = None,
     gather: GatherOption = False,
     threads: ThreadsOption = None,
     log_file: LogOption = None,
 ) -> None:
-    """Measure the frozen encoders, with controls, on sky that training did not see."""
+    """Measure the frozen encoders, with controls, on sky that training did not see.
+
+    Or compare runs that have been measured: jaisp evaluate --compare A B
+    """
+    if compare:
+        _log(log_file)
+        from jaisp.evaluate.compare import compare as side_by_side
+
+        side_by_side(runs or [], out)
+        return
+    if config is None or runs or out:
+        raise UserError("jaisp evaluate: give --config FILE, or --compare RUN RUN …")
     run = _start(config, log_file, threads)
     from jaisp.config.evaluate import PARTS
     from jaisp.evaluate import evaluate_part, gather_evaluated
@@ -250,6 +271,11 @@ def _start(path: Path, log_file: Path | None, threads: int | None = None) -> Con
     if threads is not None:
         for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
             os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
+    _log(log_file)
+    return load_config(path)
+
+
+def _log(log_file: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if log_file is not None:
@@ -261,7 +287,6 @@ def _start(path: Path, log_file: Path | None, threads: int | None = None) -> Con
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    return load_config(path)
 
 
 def _chosen(run: Config, survey: str | None) -> list[str]:

@@ -47,6 +47,9 @@ def test_a_resolved_config_spells_out_every_default(tmp_path):
         (["warp", "--config", "config.yaml", "--survey", "hst"], "--survey: 'hst'"),
         (["publish", "--config", "config.yaml"], "patches.zarr"),
         (["train", "--config", "config.yaml"], "patches.zarr"),
+        (["evaluate"], "give --config FILE, or --compare RUN RUN"),
+        (["evaluate", "--compare", "a"], "name two runs or more"),
+        (["evaluate", "--compare", "a", "b"], "run `jaisp evaluate` first"),
         (["config"], "give one of --schema, --reference or --config"),
     ],
 )

@@ -5,7 +5,7 @@ from pydantic import Field
 from jaisp.config.section import Section
 
 # What is measured side by side, each a job; `jaisp.evaluate.parts` holds the code of each.
-PARTS = ("retrieval", "alignment")
+PARTS = ("retrieval", "bands", "alignment")
 
 
 class EvaluateConfig(Section):

@@ -5,44 +5,57 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.retrieval import Means, retrieval
+from jaisp.evaluate.means import mean_tokens
+from jaisp.evaluate.outcomes import Outcomes
+from jaisp.evaluate.retrieval import contests
 from jaisp.evaluate.sources import Catalogue
-from jaisp.evaluate.views import Encoder, encode_sky, mean_tokens
+from jaisp.evaluate.views import Encoder, encode_sky
 from jaisp.store.reader import Store
 
-SEEING = ("model", "random")
+# Ten bands are encoded twenty times: patches enough for some hundred sources.
+BAND_PATCHES = 12
+MEAN_PATCHES = 4
 
 
 def band_retrieval(
     store: Store,
-    test: np.ndarray,
-    train: np.ndarray,
+    test: Int[np.ndarray, " patch"],
+    train: Int[np.ndarray, " other"],
     catalogues: Sequence[Catalogue],
     encoders: Mapping[str, Encoder],
     settings: EvaluateConfig,
+    outcomes: Outcomes | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of the group `retrieval` for every ordered pair of bands, as `survey:band`.
 
-    test, train: numbers of the patches that are searched, and of those that tell the mean token
-    of each band; catalogues: of the test patches. A source counts above `snr_min` in both bands.
+    test, train: numbers of the patches that are searched, of which BAND_PATCHES are taken evenly,
+    and of those that tell the mean tokens; catalogues: of the test patches. A source counts above
+    `snr_min` in both bands.
     """
     shown = {
         f"{survey}:{band}": (survey, [band])
         for survey in store.surveys
         for band in store.bands(survey)
     }
-    crops = settings.crop_tokens, settings.edge_tokens, settings.seed
-    seeing = {name: encoders[name] for name in SEEING}
-    nothing = [Catalogue(np.zeros((0, 2)), {}, {}, {})] * len(train)
-    learnt = encode_sky(store, train, nothing, seeing, *crops, shown)
-    means: Means = {
-        name: {**own, "blank": own["model"]} for name, own in mean_tokens(learnt).items()
-    }
-    by_band = [_by_band(catalogue, store) for catalogue in catalogues]
-    sky = encode_sky(store, test, by_band, encoders, *crops, shown)
-    return retrieval(sky, means, settings)[0]
+    drawn = evenly(len(test), BAND_PATCHES)
+    seeing = {name: encoders[name] for name in ("model", "random")}
+    means = mean_tokens(store, train[evenly(len(train), MEAN_PATCHES)], seeing, settings, shown)
+    by_band = [_by_band(catalogues[i], store) for i in drawn]
+    sky = encode_sky(store, test[drawn], by_band, encoders, settings, shown)
+    rows = []
+    for contest in contests(sky, means, settings):
+        rows += contest.rows()
+        if outcomes is not None:
+            contest.keep(outcomes, ("top1",))
+    return rows
+
+
+def evenly(count: int, most: int) -> Int[np.ndarray, " drawn"]:
+    """At most `most` of `count` places, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def _by_band(catalogue: Catalogue, store: Store) -> Catalogue:

@@ -1,7 +1,6 @@
 """What is measured and on which sky: a store, a model with its control, known skies."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -11,14 +10,14 @@ from jaxtyping import Int
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.controls import Blank, Pixels
 from jaisp.evaluate.injected import InjectedSky, open_injected
+from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.sources import Catalogue, find_sources
-from jaisp.evaluate.views import EncodedSky, Encoder, encode_sky, mean_tokens
+from jaisp.evaluate.views import Encoder
 from jaisp.progress import track
 from jaisp.store.reader import Store
 
 # Some thousand tokens: enough to know their mean over training sky.
 MEAN_PATCHES = 6
-NO_SOURCES = Catalogue(np.zeros((0, 2)), {}, {}, {})
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,14 @@ class Bench:
 
     encoders: the model, and its architecture with fresh weights, the control `random`; None
     measures only what needs no encoder. results: the run's folder, where skies with known answers
-    stand; None when there are none.
+    stand; None when there are none. outcomes: where every source's outcome is kept.
     """
 
     store: Store
     settings: EvaluateConfig
     encoders: tuple[Encoder, Encoder] | None
     results: Path | None = None
+    outcomes: Outcomes = field(default_factory=Outcomes)
 
     @cached_property
     def test(self) -> Int[np.ndarray, " patch"]:
@@ -79,29 +79,14 @@ class Bench:
         """Sources of the test patches."""
         return [patch_sources(self.store, int(n)) for n in track(list(self.test), "find sources")]
 
-    def encoded(self, encoders: Mapping[str, Encoder]) -> EncodedSky:
-        """The test patches, by `encoders`."""
-        return self._encoded(self.test, self.catalogues, encoders)
-
-    def training_means(self) -> dict[str, dict[str, np.ndarray]]:
-        """Mean token over training sky, by survey and encoder; `blank` has the model's."""
-        sky = self._encoded(self.train, [NO_SOURCES] * len(self.train), self.seeing)
-        means = mean_tokens(sky)
-        return {survey: {**own, "blank": own["model"]} for survey, own in means.items()}
+    @cached_property
+    def bands(self) -> dict[str, list[str]]:
+        """Bands of every survey."""
+        return {survey: self.store.bands(survey) for survey in self.store.surveys}
 
     def known_sky(self, name: str) -> InjectedSky | None:
         """A sky with known answers; None when the run has none of that name."""
         return None if self.results is None else open_injected(self.results / "injected" / name)
-
-    def _encoded(
-        self,
-        numbers: Int[np.ndarray, " patch"],
-        catalogues: list[Catalogue],
-        encoders: Mapping[str, Encoder],
-    ) -> EncodedSky:
-        settings = self.settings
-        crops = settings.crop_tokens, settings.edge_tokens, settings.seed
-        return encode_sky(self.store, numbers, catalogues, encoders, *crops)
 
 
 def drawn(store: Store, split: str, most: int) -> Int[np.ndarray, " patch"]:

@@ -38,13 +38,24 @@ def mean_interval(
     seed: int,
 ) -> tuple[float, float]:
     """95 % interval of a mean over sources, units of sky drawn with replacement."""
-    if len(values) < 2:
-        return np.nan, np.nan
+    low, high = mean_intervals(values[None], units, resamples, seed)[0]
+    return float(low), float(high)
+
+
+def mean_intervals(
+    values: Float[np.ndarray, "figure source"],
+    units: Int[np.ndarray, " source"],
+    resamples: int,
+    seed: int,
+) -> Float[np.ndarray, "figure 2"]:
+    """95 % intervals of several means over the same sources, of the same draws."""
+    if values.shape[1] < 2:
+        return np.full((len(values), 2), np.nan)
     n = int(units.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    sums = drawn @ np.bincount(units, values, n)
-    low, high = np.percentile(sums / (drawn @ np.bincount(units, minlength=n)), PERCENTILES)
-    return float(low), float(high)
+    sums = np.stack([np.bincount(units, own, n) for own in values], axis=1)
+    means = (drawn @ sums) / (drawn @ np.bincount(units, minlength=n))[:, None]
+    return np.percentile(means, PERCENTILES, axis=0).T
 
 
 def interval(

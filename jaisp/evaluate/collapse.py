@@ -1,9 +1,11 @@
 """Have the tokens collapsed, and how much do two surveys' tokens share?
 
-All on source tokens of sky that training did not see; docs/ruler.md defines every figure.
+All on source tokens of sky that training did not see; docs/ruler.md defines every figure. What two
+surveys share is measured on tokens less what their place in the crop says (`means.py`): two
+networks that only know where in its crop a token lies agree about that, and about no sky.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -12,14 +14,15 @@ from jaxtyping import Bool, Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import PERCENTILES, sky_units
+from jaisp.evaluate.means import Means, deviating
 from jaisp.evaluate.retrieval import UNDERPOWERED, Sources, find_sources_of
-from jaisp.evaluate.views import EncodedSky, crop_of
+from jaisp.evaluate.views import EncodedSky, Side, crop_of
 
 SHUFFLES = 16
 # A singular value counts when it stands this many sigma above the shuffled pairing's.
 NOISE_SIGMA = 4.0
 POSITION_TOKENS = 20_000
-RATIO_RESAMPLES = 500
+SPECTRUM_RESAMPLES = 200
 CONTROLS = ("random", "blank")
 
 
@@ -106,104 +109,125 @@ def canonical_correlations(
     return (a * b).mean(axis=0)
 
 
-def collapse(sky: EncodedSky, settings: EvaluateConfig) -> tuple[list[dict[str, Any]], dict]:
-    """Rows of the group `collapse`: one a survey and one a pair; and the eigenvalues plotted."""
+def top5_share(spectrum: Float[np.ndarray, " dimension"]) -> float:
+    """Share of the variance in the five strongest directions; 0 without any variance."""
+    return float(spectrum[:5].sum() / spectrum.sum()) if spectrum.any() else 0.0
+
+
+def collapse(
+    sky: EncodedSky, means: Means, settings: EvaluateConfig
+) -> tuple[list[dict[str, Any]], dict]:
+    """Rows of the group `collapse`: one a survey and one a pair; and the eigenvalues plotted.
+
+    means: the mean tokens of training sky, by place in the crop.
+    """
     rows, spectra = [], {}
     for survey in sky.surveys:
-        side = next(key for key in sky.sides if key[0] == survey)
-        sources = find_sources_of(sky, (side,), (survey,), settings)
-        if len(sources) > 1:
+        key = next(key for key in sky.sides if key[0] == survey)
+        sources = find_sources_of(sky, (key,), (survey,), settings)
+        if len(sources) > 1 and "model" in sky.sides[key].vectors:
             spectra[survey] = {
-                encoder: eigenvalues(sources.tokens(sky, *side, encoder))
+                encoder: eigenvalues(sources.tokens(sky, *key, encoder))
                 for encoder in ("model", *CONTROLS)
             }
-            rows.append(_survey_row(sky, side, sources, spectra[survey], settings))
+            rows.append(_survey_row(sky, key, sources, spectra[survey], settings))
+    deviations = deviating(sky, means)
     for first, second in combinations(sky.surveys, 2):
-        sides = ((first, crop_of(first, second)), (second, crop_of(second, first)))
-        sources = find_sources_of(sky, sides, (first, second), settings)
-        if len(sources) > 3:
-            rows.append(_pair_row(sky, sides, sources, settings))
+        keys = ((first, crop_of(first, second)), (second, crop_of(second, first)))
+        sources = find_sources_of(sky, keys, (first, second), settings)
+        if len(sources) > 3 and all("model" in deviations.sides[key].vectors for key in keys):
+            rows.append(_pair_row(deviations, keys, sources, settings))
     return rows, spectra
 
 
 def _survey_row(
     sky: EncodedSky,
-    side: tuple[str, str],
+    key: tuple[str, str],
     sources: Sources,
     spectra: Mapping[str, Float[np.ndarray, " dimension"]],
     settings: EvaluateConfig,
 ) -> dict[str, Any]:
-    tokens = sources.tokens(sky, *side, "model")
-    spectrum = spectra["model"]
+    tokens = sources.tokens(sky, *key, "model")
     units, unit = sky_units(sources.patch, sky.cells)
-    low, high = _ratio_interval(tokens, units, settings)
-    row = {
-        "survey": side[0],
+    row: dict[str, Any] = {
+        "survey": key[0],
         "n": len(sources),
         "snr_min": settings.snr_min,
         "dimensions": tokens.shape[1],
-        "participation_ratio": participation_ratio(spectrum),
-        "participation_ratio_low": low,
-        "participation_ratio_high": high,
-        "rankme": rankme(spectrum),
-        "top5_share": float(spectrum[:5].sum() / spectrum.sum()) if spectrum.any() else None,
-        "smallest_std": float(tokens.std(axis=0).min()),
-        "position_leak": _leak(sky, side, "model", settings.seed),
-        "random_position_leak": _leak(sky, side, "random", settings.seed),
     }
-    for control in CONTROLS:
-        row[f"{control}_participation_ratio"] = participation_ratio(spectra[control])
-        row[f"{control}_rankme"] = rankme(spectra[control])
+    limits = _spectrum_intervals(tokens, units, settings)
+    for name, figure in SPECTRAL.items():
+        row[name] = figure(spectra["model"])
+        row[f"{name}_low"], row[f"{name}_high"] = limits[name]
+        for control in CONTROLS:
+            row[f"{control}_{name}"] = figure(spectra[control])
+    row["smallest_std"] = float(tokens.std(axis=0).min())
+    row["smallest_std_low"], row["smallest_std_high"] = limits["smallest_std"]
+    side, corners = sky.sides[key], sky.corners[key[1]]
+    for encoder, prefix in (("model", ""), *((c, f"{c}_") for c in CONTROLS)):
+        row[f"{prefix}position_leak"] = _leak(side, corners, encoder, settings.seed)
+        if encoder != "model":
+            weakest = sources.tokens(sky, *key, encoder).std(axis=0).min()
+            row[f"{prefix}smallest_std"] = float(weakest)
     return row | {"interval_unit": unit, "underpowered": len(sources) < UNDERPOWERED}
 
 
 def _pair_row(
     sky: EncodedSky,
-    sides: tuple[tuple[str, str], tuple[str, str]],
+    keys: tuple[tuple[str, str], tuple[str, str]],
     sources: Sources,
     settings: EvaluateConfig,
 ) -> dict[str, Any]:
-    row = {
-        "survey": "+".join(survey for survey, _ in sides),
+    row: dict[str, Any] = {
+        "survey": "+".join(survey for survey, _ in keys),
         "n": len(sources),
         "snr_min": settings.snr_min,
         "underpowered": len(sources) < UNDERPOWERED,
     }
-    for encoder, prefix in (("model", ""), ("random", "random_"), ("blank", "blank_")):
-        first, second = (sources.tokens(sky, *side, encoder) for side in sides)
+    order = np.random.default_rng(settings.seed).permutation(len(sources))
+    for prefix in ("", "shuffled_", "random_", "blank_"):
+        encoder = prefix.rstrip("_") if prefix in ("random_", "blank_") else "model"
+        first, second = (sources.tokens(sky, *key, encoder) for key in keys)
+        second = second[order] if prefix == "shuffled_" else second
         shared = shared_spectrum(first, second, settings.seed)
         row[f"{prefix}shared_participation_ratio"] = participation_ratio(shared)
         row[f"{prefix}canonical_above_half"] = _canonical_above_half(first, second, sources.patch)
     return row
 
 
-def _ratio_interval(
+SPECTRAL: Mapping[str, Callable[[np.ndarray], float]] = {
+    "participation_ratio": participation_ratio,
+    "rankme": rankme,
+    "top5_share": top5_share,
+}
+
+
+def _spectrum_intervals(
     tokens: Float[np.ndarray, "token dimension"],
     units: Int[np.ndarray, " token"],
     settings: EvaluateConfig,
-) -> tuple[float, float]:
-    """95 % interval of the participation ratio, units of sky drawn with replacement.
-
-    It is (tr C)² / ‖C‖² of the covariance C, which is linear in sums over the units.
-    """
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of what follows from the tokens' covariance, units of sky drawn with
+    replacement: a draw's covariance is a sum over its units."""
     x = tokens.astype(np.float64) - tokens.mean(axis=0, dtype=np.float64)
-    members = [x[units == unit] for unit in range(int(units.max()) + 1)]
-    products = np.array([(own.T @ own).ravel() for own in members], np.float32)
-    sums = np.array([own.sum(axis=0) for own in members])
-    counts = np.array([len(own) for own in members])
-    n = len(members)
+    n = int(units.max()) + 1
     drawn = np.random.default_rng(settings.seed).multinomial(
-        n, np.full(n, 1 / n), size=min(settings.resamples, RATIO_RESAMPLES)
+        n, np.full(n, 1 / n), size=min(settings.resamples, SPECTRUM_RESAMPLES)
     )
-    size = (drawn @ counts)[:, None]
-    mean = drawn @ sums / size
-    ratios = []
-    for product, centre in zip(drawn.astype(np.float32) @ products / size, mean, strict=True):
-        covariance = product.reshape(len(centre), -1) - np.outer(centre, centre)
-        norm = float((covariance**2).sum())
-        ratios.append(float(np.trace(covariance)) ** 2 / norm if norm > 0 else 0.0)
-    low, high = np.percentile(ratios, PERCENTILES)
-    return float(low), float(high)
+    found: dict[str, list[float]] = {name: [] for name in (*SPECTRAL, "smallest_std")}
+    for times in drawn:
+        weight = times[units]
+        mean = weight @ x / weight.sum()
+        covariance = (x.T * weight) @ x / weight.sum() - np.outer(mean, mean)
+        spectrum = np.clip(np.linalg.eigvalsh(covariance)[::-1], 0, None)
+        for name, figure in SPECTRAL.items():
+            found[name].append(figure(spectrum))
+        found["smallest_std"].append(float(np.sqrt(max(0.0, covariance.diagonal().min()))))
+    return {
+        name: (float(low), float(high))
+        for name, values in found.items()
+        for low, high in [np.percentile(values, PERCENTILES)]
+    }
 
 
 def _canonical_above_half(
@@ -222,15 +246,15 @@ def _canonical_above_half(
     return float(np.mean(counts))
 
 
-def _leak(sky: EncodedSky, which: tuple[str, str], encoder: str, seed: int) -> float | None:
-    side = sky.sides[which]
+def _leak(side: Side, corners: Int[np.ndarray, "patch 2"], encoder: str, seed: int) -> float | None:
     patch, row, column = np.nonzero(side.valid)
     if len(np.unique(patch)) < 2:
         return None
     drawn = np.random.default_rng(seed).permutation(len(patch))[:POSITION_TOKENS]
     patch, row, column = patch[drawn], row[drawn], column[drawn]
     tokens = side.vectors[encoder][patch, row, column].astype(np.float64)
-    return position_leak(tokens, np.stack([row, column], axis=1).astype(float), patch)
+    in_crop = np.stack([row, column], axis=1) - corners[patch]
+    return position_leak(tokens, in_crop.astype(float), patch)
 
 
 def _standardised(

@@ -38,8 +38,8 @@ class Pixels:
     """Raw pixels as tokens, for matching by normalised cross-correlation.
 
     A token is the 3 × 3 tokens around it, in pixels of a quarter of a token, the same grid for
-    every survey: asinh of the S/N of each band and last of all bands' summed S/N, each less its
-    own mean, so that the cosine of two tokens of one band is their cross-correlation coefficient.
+    every survey: asinh of the S/N of each of `pixel_layers`, less its own mean, so that the cosine
+    of two tokens of one band is their cross-correlation coefficient.
     """
 
     def __init__(self, pixels_per_token: Mapping[str, int]) -> None:
@@ -48,12 +48,14 @@ class Pixels:
     def encode(
         self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]
     ) -> Float32[np.ndarray, "sample dimension row column"]:
-        """Tokens of STAMP numbers a band; pixels outside of the crop count as sky."""
+        """Tokens of STAMP numbers a layer; pixels outside of the crop count as sky."""
         good = np.isfinite(flux) & (noise > 0) & ((mask & np.uint8(UNUSABLE)) == 0)
         tokens = flux.shape[-1] // self._pixels_per_token[survey]
         snr = coarse_snr(flux, noise, good, tokens * PIXELS_PER_TOKEN)
-        together = snr.sum(axis=1, keepdims=True) / np.sqrt(len(bands))
-        image = np.arcsinh(np.concatenate([snr, together], axis=1))
+        if len(bands) > 1:
+            together = snr.sum(axis=1, keepdims=True) / np.sqrt(len(bands))
+            snr = np.concatenate([snr, together], axis=1)
+        image = np.arcsinh(snr)
         around = np.pad(image, ((0, 0), (0, 0), *[(PIXELS_PER_TOKEN, PIXELS_PER_TOKEN)] * 2))
         stamps = np.lib.stride_tricks.sliding_window_view(around, (SIDE, SIDE), axis=(2, 3))
         stamps = stamps[:, :, ::PIXELS_PER_TOKEN, ::PIXELS_PER_TOKEN]
@@ -61,6 +63,11 @@ class Pixels:
         samples, layers = stamps.shape[:2]
         flat = np.moveaxis(stamps.reshape(samples, layers, tokens, tokens, STAMP), -1, 2)
         return np.ascontiguousarray(flat.reshape(samples, -1, tokens, tokens), np.float32)
+
+
+def pixel_layers(bands: Sequence[str]) -> list[str]:
+    """What `Pixels` gives stamps of: every band, and where there are several, their sum."""
+    return [*bands, ALL_BANDS] if len(bands) > 1 else list(bands)
 
 
 def coarse_snr(

@@ -36,6 +36,16 @@ class Mosaic:
         planes = (self.flux[chosen], self.noise[chosen], self.mask[chosen])
         return Mosaic(self.survey, bands, self.grid_arcsec, *planes, self.psf_fwhm_arcsec[chosen])
 
+    def part(self, rows: slice, columns: slice) -> "Mosaic":
+        """A rectangle of the pixels, copied."""
+        flux, noise, mask = (
+            np.ascontiguousarray(plane[:, rows, columns])
+            for plane in (self.flux, self.noise, self.mask)
+        )
+        return Mosaic(
+            self.survey, self.bands, self.grid_arcsec, flux, noise, mask, self.psf_fwhm_arcsec
+        )
+
 
 @dataclass(frozen=True)
 class Block:

@@ -1,11 +1,10 @@
 """Does a token of one survey find the same sky among the tokens of another?
 
 For every ordered pair of surveys, one query token a source. Similarity is the cosine of tokens
-as `encode` gives them, less their survey's mean over training sky. docs/ruler.md defines every
-figure.
+as `encode` gives them, less their mean over training sky. docs/ruler.md defines every figure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Any
@@ -14,16 +13,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bootstrap import mean_interval, sky_units
-from jaisp.evaluate.controls import ALL_BANDS, STAMP
-from jaisp.evaluate.neighbours import shared_neighbours
-from jaisp.evaluate.search import Ranks, directions, search
+from jaisp.evaluate.bootstrap import mean_interval, mean_intervals, sky_units
+from jaisp.evaluate.controls import STAMP, pixel_layers
+from jaisp.evaluate.means import Means, directed
+from jaisp.evaluate.neighbours import chance_of_sharing, shared_neighbours
+from jaisp.evaluate.outcomes import Outcomes
+from jaisp.evaluate.search import Ranks, search
 from jaisp.evaluate.views import EncodedSky, crop_of
 
 UNDERPOWERED = 20
 SHOWN = 40
-
-Means = Mapping[str, Mapping[str, np.ndarray]]
+CONTROLS = ("shuffled", "blank", "random", "pixels")
+WIDEST = ("source", "field")
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,21 @@ class Sources:
     def __len__(self) -> int:
         return len(self.patch)
 
-    def places(self, sky: EncodedSky, survey: str, crop: str) -> Int[np.ndarray, " source"]:
-        """Each source's place among the flattened tokens of a survey's crops."""
-        row, column = (self.token - sky.corners[crop][self.patch]).T
-        shape = sky.sides[survey, crop].valid.shape
-        return np.asarray(np.ravel_multi_index((self.patch, row, column), shape))
+    def places(self, side: int) -> Int[np.ndarray, " source"]:
+        """Each source's place among the flattened tokens of patches of `side` tokens."""
+        return (self.patch * side + self.token[:, 0]) * side + self.token[:, 1]
 
     def tokens(
         self, sky: EncodedSky, survey: str, crop: str, encoder: str
     ) -> Float[np.ndarray, "source dimension"]:
         """Each source's token as an encoder gives it."""
-        vectors = sky.sides[survey, crop].vectors[encoder]
-        return vectors.reshape(-1, vectors.shape[-1])[self.places(sky, survey, crop)]
+        row, column = self.token.T
+        return sky.sides[survey, crop].vectors[encoder][self.patch, row, column]
+
+    def names(self, sky: EncodedSky) -> list[str]:
+        """CELL/ROW/row.column of each source, the same in every run on the same patches."""
+        tokens = zip(self.patch, self.token, strict=True)
+        return [f"{sky.patches[patch]}/{row}.{column}" for patch, (row, column) in tokens]
 
 
 def find_sources_of(
@@ -56,69 +60,74 @@ def find_sources_of(
     sides: Sequence[tuple[str, str]],
     surveys: Sequence[str],
     settings: EvaluateConfig,
-    edge_tokens: int | None = None,
 ) -> Sources:
     """Sources above `snr_min` in every one of `surveys`, whose token is valid on each of `sides`
-    (survey and crop) and `edge_tokens` (default: the config's) inside its crop."""
-    edge = settings.edge_tokens if edge_tokens is None else edge_tokens
+    (survey and crop)."""
     patches, tokens = [np.zeros(0, int)], [np.zeros((0, 2), int)]
     for place, catalogue in enumerate(sky.catalogues):
         if not all(survey in catalogue.snr for survey in surveys):
             continue
         chosen = catalogue.select(surveys, settings.snr_min, sky.token_arcsec)
         kept = catalogue.tokens(sky.token_arcsec)[chosen]
-        for survey, crop in sides:
-            valid = sky.sides[survey, crop].valid[place]
-            in_crop = kept - sky.corners[crop][place]
-            inside = ((in_crop >= edge) & (in_crop < len(valid) - edge)).all(axis=1)
-            kept, in_crop = kept[inside], in_crop[inside]
-            kept = kept[valid[in_crop[:, 0], in_crop[:, 1]]]
+        for side in sides:
+            valid = sky.sides[side].valid[place]
+            kept = kept[((kept >= 0) & (kept < len(valid))).all(axis=1)]
+            kept = kept[valid[kept[:, 0], kept[:, 1]]]
         patches.append(np.full(len(kept), place))
         tokens.append(kept)
     return Sources(np.concatenate(patches), np.concatenate(tokens))
 
 
 def retrieval(
-    sky: EncodedSky, means: Means, settings: EvaluateConfig
+    sky: EncodedSky,
+    means: Means,
+    settings: EvaluateConfig,
+    outcomes: Outcomes | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the group `retrieval` for every ordered pair of surveys, and what plots show.
 
-    means: by survey and encoder, the mean token that is subtracted. A pair without a source in
-    both surveys has no row.
+    means: what is subtracted from tokens. outcomes: where every source's outcome is kept. A pair
+    without a source in both surveys has no row.
     """
     rows, plots = [], []
-    for query, target in permutations(sky.surveys, 2):
-        contest = _Contest(sky, query, target, means, settings)
-        if len(contest.sources):
-            contest.run()
-            rows += contest.rows()
-            plots.append(contest.plot())
+    for contest in contests(sky, means, settings):
+        rows += contest.rows()
+        plots.append(contest.plot())
+        if outcomes is not None:
+            contest.keep(outcomes, ("top1", "top5", "within_one"))
     return rows, plots
 
 
-class _Contest:
-    """One ordered pair of surveys: the model and its controls, asked the same questions."""
+def contests(sky: EncodedSky, means: Means, settings: EvaluateConfig) -> Iterator["Contest"]:
+    """Every ordered pair of surveys that has sources, asked."""
+    sky = directed(sky, means)
+    for query, target in permutations(sky.surveys, 2):
+        contest = Contest(sky, query, target, settings)
+        sides = (sky.sides[side] for side in (contest.asking, contest.asked))
+        if len(contest.sources) and all("model" in side.vectors for side in sides):
+            contest.run()
+            yield contest
 
-    def __init__(
-        self,
-        sky: EncodedSky,
-        query: str,
-        target: str,
-        means: Means,
-        settings: EvaluateConfig,
-    ) -> None:
+
+class Contest:
+    """One ordered pair of surveys: the model and its controls, asked the same questions.
+
+    sky: as vectors of length one.
+    """
+
+    def __init__(self, sky: EncodedSky, query: str, target: str, settings: EvaluateConfig) -> None:
         self.sky, self.query, self.target = sky, query, target
-        self.means, self.settings = means, settings
+        self.settings = settings
         self.asking = (query, crop_of(query, target))
         self.asked = (target, crop_of(target, query))
         both = (query, target)
         self.sources = find_sources_of(sky, (self.asking, self.asked), both, settings)
-        among = find_sources_of(sky, (self.asked,), both, settings, edge_tokens=0)
-        self.right = self.sources.places(sky, *self.asked)
-        self.among = among.places(sky, *self.asked)
+        among = find_sources_of(sky, (self.asked,), both, settings)
+        side = sky.sides[self.asked].valid.shape[1]
+        self.right, self.among = self.sources.places(side), among.places(side)
 
-    def run(self) -> None:
-        """Ask the model and every control."""
+    def run(self, controls: Sequence[str] = CONTROLS) -> None:
+        """Ask the model and the controls."""
         rng = np.random.default_rng(self.settings.seed)
         # A cyclic shift along a random order leaves no pair in place.
         order = rng.permutation(len(self.sources))
@@ -126,21 +135,24 @@ class _Contest:
         partner[order] = np.roll(order, 1)
         self.shown = np.sort(order[:SHOWN])
         self.pixel_bands = self._best_pixels()
-        query_band, target_band = self.pixel_bands
-        self.neighbours = {
-            "": self._neighbours("model"),
-            "shuffled_": self._neighbours("model", partner),
-            "blank_": self._neighbours("blank"),
-            "random_": self._neighbours("random"),
-            "pixels_": self._neighbours("pixels", bands=(query_band, target_band)),
-        }
-        self.model = self._search("model")
-        self.controls = {
-            "shuffled": self._search("model", partner=partner),
-            "blank": self._search("blank"),
-            "random": self._search("random"),
-            "pixels": self._search("pixels", bands=(query_band, target_band)),
-        }
+        self.ranks: dict[str, dict[tuple[str, str], Ranks]] = {}
+        self.sharing: dict[str, np.ndarray] = {}
+        for name in ("model", *controls):
+            encoder = "model" if name == "shuffled" else name
+            bands = self.pixel_bands if name == "pixels" else (None, None)
+            asked = self._at_sources(self.asking, encoder, bands[0])
+            given = self._tokens(self.asked, encoder, bands[1])
+            asked = asked[partner] if name == "shuffled" else asked
+            self.ranks[name] = search(
+                asked,
+                given,
+                self.sky.sides[self.asked].valid,
+                self.right,
+                self.among,
+                self.settings.window_tokens,
+            )
+            right = given.reshape(-1, given.shape[-1])[self.right]
+            self.sharing[name] = shared_neighbours(asked, right, self.sources.patch)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a kind of candidates and scope."""
@@ -156,98 +168,103 @@ class _Contest:
                 "n": len(self.sources),
                 **self._figures(ranks, units),
                 "chance_top1": float((1 / ranks.candidates).mean()),
-                **{f"{name}_top1": _top1(found[scope]) for name, found in self.controls.items()},
+                **{f"{name}_top1": _top1(self.ranks[name][scope]) for name in CONTROLS},
                 "pixels_bands": ":".join(self.pixel_bands),
-                **{
-                    f"{name}mknn10": value if scope == ("source", "field") else None
-                    for name, value in self.neighbours.items()
-                },
+                **(self._neighbours(units) if scope == WIDEST else {}),
                 "interval_unit": unit,
                 "underpowered": len(self.sources) < UNDERPOWERED,
             }
-            for scope, ranks in self.model.items()
+            for scope, ranks in self.ranks["model"].items()
         ]
+
+    def keep(self, outcomes: Outcomes, figures: Sequence[str]) -> None:
+        """Add the outcome of every source in some of the figures of every row."""
+        names = self.sources.names(self.sky)
+        for (tokens, scope), ranks in self.ranks["model"].items():
+            row = {"query": self.query, "target": self.target, "tokens": tokens, "scope": scope}
+            values = _values(ranks)
+            for figure in figures:
+                outcomes.add("retrieval", row | {"figure": figure}, names, values[figure])
+        if np.isfinite(self.sharing["model"]).any():
+            row = {"query": self.query, "target": self.target, "figure": "mknn10"}
+            row |= dict(zip(("tokens", "scope"), WIDEST, strict=True))
+            outcomes.add("retrieval", row, names, self.sharing["model"])
 
     def plot(self) -> dict[str, Any]:
         """Ranks among all sources, and the similarity of some, for the plots."""
         asked, given = (self._at_sources(side, "model") for side in (self.asking, self.asked))
-        everyone = {"model": self.model, **self.controls}
         return {
             "query": self.query,
             "target": self.target,
             "candidates": len(self.among),
             "ranks": {
-                name: np.sort(found["source", "field"].rank).tolist()
-                for name, found in everyone.items()
+                name: np.sort(found[WIDEST].rank).tolist() for name, found in self.ranks.items()
             },
             "similarity": asked[self.shown] @ given[self.shown].T,
         }
 
     def _figures(self, ranks: Ranks, units: Int[np.ndarray, " source"]) -> dict[str, Any]:
+        values = _values(ranks)
+        limits = mean_intervals(
+            np.stack(list(values.values())), units, self.settings.resamples, self.settings.seed
+        )
         figures: dict[str, Any] = {}
-        for name, values in {
-            "top1": ranks.rank < 1,
-            "top5": ranks.rank < 5,
-            "within_one": ranks.within,
-            "mean_reciprocal_rank": 1 / (1 + ranks.rank),
-        }.items():
-            settings = self.settings
-            limits = mean_interval(values * 1.0, units, settings.resamples, settings.seed)
-            figures[name] = float(values.mean())
-            figures[f"{name}_low"], figures[f"{name}_high"] = limits
+        for (name, own), (low, high) in zip(values.items(), limits.tolist(), strict=True):
+            figures |= {name: float(own.mean()), f"{name}_low": low, f"{name}_high": high}
         wrong = np.isfinite(ranks.gap)
-        figures["separation"] = float(ranks.gap[wrong].mean()) if wrong.any() else None
+        figures["separation"] = figures["separation_low"] = figures["separation_high"] = None
+        if wrong.any():
+            figures["separation"] = float(ranks.gap[wrong].mean())
+            figures["separation_low"], figures["separation_high"] = self._limits(
+                ranks.gap[wrong], units[wrong]
+            )
         return figures
+
+    def _neighbours(self, units: Int[np.ndarray, " source"]) -> dict[str, Any]:
+        """Share of the nearest sources that both surveys' tokens have in common."""
+        shares = self.sharing["model"]
+        known = np.isfinite(shares)
+        if not known.any():
+            return dict.fromkeys(_SHARING)
+        low, high = self._limits(shares[known], units[known])
+        figures = {"mknn10": float(shares[known].mean()), "mknn10_low": low, "mknn10_high": high}
+        figures["chance_mknn10"] = chance_of_sharing(self.sources.patch)
+        for name in CONTROLS:
+            figures[f"{name}_mknn10"] = float(self.sharing[name][known].mean())
+        return figures
+
+    def _limits(self, values: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+        present = np.unique(units, return_inverse=True)[1]
+        return mean_interval(values, present, self.settings.resamples, self.settings.seed)
 
     def _at_sources(
         self, side: tuple[str, str], encoder: str, band: str | None = None
     ) -> Float[np.ndarray, "source dimension"]:
-        """Directions of the sources' tokens."""
-        tokens = self.sources.tokens(self.sky, *side, encoder)
-        return self._directions(tokens, side[0], encoder, band)
+        """The tokens of the sources."""
+        row, column = self.sources.token.T
+        return self._tokens(side, encoder, band)[self.sources.patch, row, column]
 
-    def _directions(
-        self, tokens: np.ndarray, survey: str, encoder: str, band: str | None
-    ) -> Float[np.ndarray, "*place dimension"]:
+    def _tokens(
+        self, side: tuple[str, str], encoder: str, band: str | None = None
+    ) -> Float[np.ndarray, "patch row column dimension"]:
+        """All tokens of a side; of pixels, the stamps of one band."""
+        vectors = self.sky.sides[side].vectors[encoder]
         if band is None:
-            return directions(tokens, self.means[survey][encoder])
-        # Pixels come without a mean to subtract: each stamp has its own taken off.
-        first = self._bands(survey).index(band) * STAMP
-        return directions(tokens[..., first : first + STAMP], np.zeros(STAMP))
+            return vectors
+        first = self._layers(side[0]).index(band) * STAMP
+        return vectors[..., first : first + STAMP]
 
-    def _search(
-        self,
-        encoder: str,
-        partner: Int[np.ndarray, " source"] | None = None,
-        bands: tuple[str | None, str | None] = (None, None),
-    ) -> dict[tuple[str, str], Ranks]:
-        """Ranks of an encoder's tokens, with the queries re-paired if there is a `partner`."""
-        asked = self._at_sources(self.asking, encoder, bands[0])
-        asked = asked if partner is None else asked[partner]
-        side = self.sky.sides[self.asked]
-        given = self._directions(side.vectors[encoder], self.target, encoder, bands[1])
-        reach = self.settings.window_tokens
-        return search(asked, given, side.valid, self.right, self.among, reach)
-
-    def _neighbours(
-        self,
-        encoder: str,
-        partner: Int[np.ndarray, " source"] | None = None,
-        bands: tuple[str | None, str | None] = (None, None),
-    ) -> float:
-        """Share of neighbours among the sources that both surveys' tokens have in common."""
-        asked = self._at_sources(self.asking, encoder, bands[0])
-        given = self._at_sources(self.asked, encoder, bands[1])
-        return shared_neighbours(asked if partner is None else asked[partner], given)
-
-    def _bands(self, survey: str) -> list[str]:
-        return [*self.sky.bands[survey], ALL_BANDS]
+    def _layers(self, survey: str) -> list[str]:
+        return pixel_layers(self.sky.bands[survey])
 
     def _best_pixels(self) -> tuple[str, str]:
         """The bands whose pixels find most sources here: the strongest form of this control."""
+        choices = [self._layers(side[0]) for side in (self.asking, self.asked)]
+        if max(map(len, choices)) == 1:
+            return choices[0][0], choices[1][0]
         asked, given = (
-            {band: self._at_sources(side, "pixels", band) for band in self._bands(side[0])}
-            for side in (self.asking, self.asked)
+            {band: self._at_sources(side, "pixels", band) for band in bands}
+            for side, bands in zip((self.asking, self.asked), choices, strict=True)
         )
 
         def found(pair: tuple[str, str]) -> float:
@@ -255,6 +272,21 @@ class _Contest:
             return float((similarity.argmax(axis=1) == np.arange(len(similarity))).mean())
 
         return max(product(asked, given), key=found)
+
+
+_SHARING = (
+    "mknn10", "mknn10_low", "mknn10_high", "chance_mknn10", *(f"{c}_mknn10" for c in CONTROLS),
+)  # fmt: skip
+
+
+def _values(ranks: Ranks) -> dict[str, Float[np.ndarray, " source"]]:
+    """What the figures are the means of."""
+    return {
+        "top1": (ranks.rank < 1) * 1.0,
+        "top5": (ranks.rank < 5) * 1.0,
+        "within_one": ranks.within * 1.0,
+        "mean_reciprocal_rank": 1 / (1 + ranks.rank),
+    }
 
 
 def _top1(ranks: Ranks) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 SCOPES = tuple(product(("source", "sky"), ("field", "patch")))
-BLOCK = 256
+BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,23 @@ class Ranks:
     candidates: Int[np.ndarray, " query"]
 
 
-def directions(
-    tokens: Float[np.ndarray, "*place dimension"], mean: Float[np.ndarray, " dimension"]
+def deviations(
+    tokens: Float[np.ndarray, "*place dimension"], mean: Float[np.ndarray, "*any dimension"]
 ) -> Float[np.ndarray, "*place dimension"]:
-    """Tokens less `mean`, of length one; zero where the difference is only rounding."""
-    difference = tokens - mean.astype(np.float32)
-    length = np.linalg.norm(difference, axis=-1, keepdims=True)
-    floor = 1e-5 * float(np.linalg.norm(mean)) + 1e-30
-    return np.where(length > floor, difference / np.maximum(length, floor), 0).astype(np.float32)
+    """Tokens less `mean`, one or one a token; zero where the difference is only rounding."""
+    mean = mean.astype(np.float32)
+    difference = tokens - mean
+    floor = 1e-5 * np.linalg.norm(mean, axis=-1) + 1e-30
+    difference[np.linalg.norm(difference, axis=-1) <= floor] = 0
+    return difference.astype(np.float32, copy=False)
+
+
+def directions(
+    tokens: Float[np.ndarray, "*place dimension"],
+) -> Float[np.ndarray, "*place dimension"]:
+    """Vectors of length one; a vector of zeros stays one."""
+    length = np.linalg.norm(tokens, axis=-1, keepdims=True)
+    return (tokens / np.where(length > 0, length, 1)).astype(np.float32, copy=False)
 
 
 def search(
@@ -51,64 +60,69 @@ def search(
     candidates, (`sky`, …) every valid token; (…, `patch`) only those within `window_tokens` of
     the right place, in rows and in columns.
     """
-    shape = valid.shape
-    flat = target.reshape(-1, target.shape[-1])
-    windows = _windows(right, shape, window_tokens)
-    candidates = {
-        ("source", "field"): np.unique(sources),
-        ("source", "patch"): np.where(np.isin(windows, sources), windows, -1),
-        ("sky", "field"): np.arange(len(flat)),
-        ("sky", "patch"): windows,
-    }
+    places = np.flatnonzero(valid)
+    tokens = target.reshape(-1, target.shape[-1])[places]
+    number = np.full(valid.size, -1)
+    number[places] = np.arange(len(places))
+    holds_source = np.isin(np.arange(valid.size), sources)
+    among = {"sky": np.arange(len(places)), "source": np.flatnonzero(holds_source[places])}
+    sums = {kind: tokens[own].sum(axis=0, dtype=np.float64) for kind, own in among.items()}
+    steps, touches = _window(window_tokens)
+
     found: dict[tuple[str, str], list[Ranks]] = {scope: [] for scope in SCOPES}
     for start in range(0, len(query), BLOCK):
         block = slice(start, start + BLOCK)
-        similarity = query[block] @ flat.T
-        similarity[:, ~valid.ravel()] = -np.inf
-        for scope, places in candidates.items():
-            of_block = places if places.ndim == 1 else places[block]
-            found[scope].append(_rank(similarity, of_block, right[block], shape))
+        similarity = query[block] @ tokens.T
+        own = np.take_along_axis(similarity, number[right[block], None], axis=1)
+        near = _places_near(right[block], valid.shape, steps)
+        near_similarity = np.take_along_axis(similarity, number[near], axis=1)
+        for kind in ("source", "sky"):
+            is_candidate = (near >= 0) & (valid.ravel() if kind == "sky" else holds_source)[near]
+            close = np.where(is_candidate, near_similarity, -np.inf)
+            far = similarity if kind == "sky" else similarity[:, among[kind]]
+            # As similar as the best of those that touch the right place, itself among them.
+            best = close[:, touches].max(axis=1, keepdims=True)
+            touching = np.count_nonzero(close[:, touches] >= best, axis=1)
+            for scope, candidates, count, total in (
+                ("field", far, np.full(len(own), far.shape[1]), query[block] @ sums[kind]),
+                ("patch", close, is_candidate.sum(axis=1), np.where(is_candidate, close, 0).sum(1)),
+            ):
+                found[kind, scope].append(
+                    Ranks(
+                        rank=np.count_nonzero(candidates >= own, axis=1) - 1,
+                        within=np.count_nonzero(candidates >= best, axis=1) == touching,
+                        gap=_gap(own[:, 0], total, count),
+                        candidates=count,
+                    )
+                )
     return {scope: _joined(parts) for scope, parts in found.items()}
 
 
-def _windows(
-    right: Int[np.ndarray, " query"], shape: tuple[int, ...], reach: int
-) -> Int[np.ndarray, "query window"]:
-    """Places within `reach` of each right one; −1 beyond the crop."""
+def _gap(
+    own: Float[np.ndarray, " query"],
+    total: Float[np.ndarray, " query"],
+    count: Int[np.ndarray, " query"],
+) -> Float[np.ndarray, " query"]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 1, own - (total - own) / (count - 1), np.nan)
+
+
+def _window(reach: int) -> tuple[Int[np.ndarray, "step 2"], Bool[np.ndarray, " step"]]:
+    """Steps in row and column within `reach`, and which of them touch the place itself."""
+    axis = np.arange(-reach, reach + 1)
+    steps = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    return steps, np.asarray((np.abs(steps) <= 1).all(axis=1))
+
+
+def _places_near(
+    right: Int[np.ndarray, " query"], shape: tuple[int, ...], steps: Int[np.ndarray, "step 2"]
+) -> Int[np.ndarray, "query step"]:
+    """Places some steps from each right one; −1 beyond the patch."""
     patch, row, column = np.unravel_index(right, shape)
-    step = np.arange(-reach, reach + 1)
-    rows, columns = (axis.ravel() for axis in np.meshgrid(step, step, indexing="ij"))
-    rows, columns = row[:, None] + rows, column[:, None] + columns
+    rows, columns = row[:, None] + steps[:, 0], column[:, None] + steps[:, 1]
     inside = (rows >= 0) & (rows < shape[1]) & (columns >= 0) & (columns < shape[2])
     places = (patch[:, None] * shape[1] + rows) * shape[2] + columns
     return np.where(inside, places, -1)
-
-
-def _rank(
-    similarity: Float[np.ndarray, "query token"],
-    places: Int[np.ndarray, "*query candidate"],
-    right: Int[np.ndarray, " query"],
-    shape: tuple[int, ...],
-) -> Ranks:
-    each = np.arange(len(similarity))
-    own = similarity[each, right]
-    if places.ndim == 1:
-        among = similarity if places.size == similarity.shape[1] else similarity[:, places]
-    else:
-        among = np.where(places >= 0, np.take_along_axis(similarity, places, axis=1), -np.inf)
-    finite = np.isfinite(among)
-    count = finite.sum(axis=1)
-    total = np.where(finite, among, 0).sum(axis=1, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gap = np.where(count > 1, own - (total - own) / (count - 1), np.nan)
-    best = np.broadcast_to(places, among.shape)[each, among.argmax(axis=1)]
-    apart = np.subtract(np.unravel_index(best, shape), np.unravel_index(right, shape))
-    return Ranks(
-        rank=(among >= own[:, None]).sum(axis=1) - 1,
-        within=(apart[0] == 0) & (np.abs(apart[1:]) <= 1).all(axis=0),
-        gap=gap,
-        candidates=count,
-    )
 
 
 def _joined(parts: list[Ranks]) -> Ranks:

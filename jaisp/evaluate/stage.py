@@ -5,13 +5,16 @@ It is measured in parts, each by itself or all in turn, and gathered.
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from jaisp.config import Config, stage_hash
 from jaisp.config.evaluate import PARTS, EvaluateConfig
 from jaisp.errors import UserError
 from jaisp.evaluate.bench import Bench
-from jaisp.evaluate.measured import Measured
+from jaisp.evaluate.found import Found
+from jaisp.evaluate.outcomes import NAME as OUTCOMES
+from jaisp.evaluate.outcomes import Outcomes, sky_of
 from jaisp.evaluate.parts import MEASURES
 from jaisp.evaluate.plots.style import plain
 from jaisp.evaluate.summary import tell
@@ -33,9 +36,11 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
     if part not in PARTS:
         raise UserError(f"--part: {part!r} is not one of {', '.join(PARTS)}")
     store = open_store(config.results / "patches.zarr")
-    trained = (config.results / "model" / "model.safetensors").exists()
-    encoders = _load(config, threads) if trained else None
-    found = MEASURES[part](Bench(store, config.evaluate, encoders, config.results))
+    weights = _weights(config)
+    encoders = _load(config, threads) if weights else None
+    outcomes = Outcomes(weights, sky_of(store))
+    found = MEASURES[part](Bench(store, config.evaluate, encoders, config.results, outcomes))
+    outcomes.save(_outcomes_of(config, part))
     for plot in found.plots:
         plot.write(config.results / "figures")
     for row in (row for rows in found.groups.values() for row in rows):
@@ -50,25 +55,29 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
 
 
 def gather_evaluated(config: Config) -> dict[str, Any]:
-    """Write results/RUN/metrics.json from what the parts found; returns its content.
+    """Write metrics.json and outcomes.npz in results/RUN/ from what the parts found; returns the
+    content of metrics.json.
 
     Plots of an earlier evaluation go. Raises UserError when a part is missing.
     """
     from jaisp import __version__
 
-    path = config.results / "model" / "model.safetensors"
     parts = [_part(config, name) for name in PARTS]
     metrics = {
         "run": config.run,
         "version": __version__,
         "config_hash": stage_hash(config, "evaluate"),
-        "model": f"sha256:{sha256(path)}" if path.exists() else None,
+        "model": _weights(config),
         **_joined([(part["groups"], part["skipped"]) for part in parts]),
     }
     drawn = {OVERVIEW, *(name for part in parts for name in part["plots"])}
     for plot in (config.results / "figures").glob("*"):
         if plot.suffix in (".png", ".json") and plot.stem not in drawn:
             plot.unlink()
+    outcomes = Outcomes(_weights(config), sky_of(open_store(config.results / "patches.zarr")))
+    for name in PARTS:
+        outcomes.join(Outcomes.load(_outcomes_of(config, name)))
+    outcomes.save(config.results / OUTCOMES)
     write_json(config.results / "metrics.json", metrics)
     tell(metrics)
     return metrics
@@ -76,7 +85,7 @@ def gather_evaluated(config: Config) -> dict[str, Any]:
 
 def measure(
     store: Store, settings: EvaluateConfig, encoders: tuple[Encoder, Encoder] | None
-) -> Measured:
+) -> Found:
     """All parts on a store alone, without skies whose answers are known.
 
     encoders: the model, and its architecture with fresh weights, the control `random`.
@@ -84,7 +93,17 @@ def measure(
     bench = Bench(store, settings, encoders)
     found = [part(bench) for part in MEASURES.values()]
     joined = _joined([(part.groups, part.skipped) for part in found])
-    return Measured(**joined, plots=[plot for part in found for plot in part.plots])
+    return Found(**joined, plots=[plot for part in found for plot in part.plots])
+
+
+def _weights(config: Config) -> str | None:
+    """Checksum of the trained weights; None when there are none."""
+    path = config.results / "model" / "model.safetensors"
+    return f"sha256:{sha256(path)}" if path.exists() else None
+
+
+def _outcomes_of(config: Config, part: str) -> Path:
+    return config.results / "outcomes" / f"{part}.npz"
 
 
 def _part(config: Config, name: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jaisp.evaluate.plots.bands import is_of_bands
+
 log = logging.getLogger(__name__)
 
 Line = tuple[str, str, str, str, str]
@@ -35,7 +37,7 @@ def tell(metrics: Mapping[str, Any]) -> None:
 def _is_headline(group: str, row: Mapping[str, Any]) -> bool:
     if group == "alignment":
         return row["query"].split(":")[0] != row["target"].split(":")[0]
-    return True
+    return group != "retrieval" or not is_of_bands(row)
 
 
 def _line(group: str, row: Mapping[str, Any]) -> Line:
@@ -50,6 +52,10 @@ def _line(group: str, row: Mapping[str, Any]) -> Line:
         figure = f"{_f(row['dx_arcsec'])}″ east, {_f(row['dy_arcsec'])}″ north"
         phase = f"phase {_f(row['phase_dx_arcsec'])}″, {_f(row['phase_dy_arcsec'])}″"
         return group, what, n, figure, f"{phase}, correlation {_f(row['correlation'])}"
+    if group == "withheld":
+        what = f"{row['figure']} without {row['withheld']}"
+        figure = f"{_f(row['value'])} of {_f(row['complete'])}, loss {_f(row['loss'])}"
+        return group, what, n, figure, f"random {_f(row['random_loss'])}"
     if "shared_participation_ratio" in row:
         figure = f"shared participation ratio {_f(row['shared_participation_ratio'])}"
         chance = f"random {_f(row['random_shared_participation_ratio'])}"

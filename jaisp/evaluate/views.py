@@ -7,14 +7,16 @@ the second. The crops of a patch are displaced by `crop_tokens` in rows and in c
 drawn for each patch: a token's place in its crop tells nothing about the place of its partner.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
+from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
 from jaisp.evaluate.sources import Catalogue, usable
 from jaisp.progress import track
@@ -22,6 +24,9 @@ from jaisp.store.reader import Store
 
 FIRST, SECOND = "first", "second"
 VALID_SHARE = 0.5
+
+# By name, the survey and the bands that the encoders are given.
+Shown = Mapping[str, tuple[str, list[str]]]
 
 
 @runtime_checkable
@@ -34,10 +39,9 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Side:
-    """Tokens of one survey on one of the crops of all patches.
+    """Tokens of one survey as one of the crops of all patches shows them, the patches' own.
 
-    vectors: by encoder. valid: the patch's own tokens with usable pixels on half their area, in
-    any band.
+    vectors: by encoder. valid: tokens with usable pixels on half their area, in any band.
     """
 
     vectors: dict[str, Float[np.ndarray, "patch row column dimension"]]
@@ -48,12 +52,12 @@ class Side:
 class EncodedSky:
     """Patches as the encoders see them.
 
-    corners: by crop, row and column at which it begins, from the patch's first token. sides: by
-    survey and crop. bands: by survey. A "survey" may be one with some of its bands withheld, by a
-    name of its own.
+    patches: names, CELL/ROW. corners: by crop, row and column at which it begins, from the
+    patch's first token. sides: by survey and crop. bands: by survey. A "survey" may be one with
+    some of its bands withheld, by a name of its own.
     """
 
-    cells: list[str]
+    patches: list[str]
     catalogues: list[Catalogue]
     corners: dict[str, Int[np.ndarray, "patch 2"]]
     sides: dict[tuple[str, str], Side]
@@ -65,10 +69,21 @@ class EncodedSky:
         """Names of the surveys, sorted."""
         return sorted(self.bands)
 
+    @property
+    def cells(self) -> list[str]:
+        """The cell of each patch."""
+        return [name.rpartition("/")[0] for name in self.patches]
+
 
 def crop_of(survey: str, other: str) -> str:
     """Which crop a survey is shown where it meets another."""
     return FIRST if survey < other else SECOND
+
+
+def sides_met(shown: Shown) -> list[tuple[str, str]]:
+    """Names and crops that are needed for every one to meet every other."""
+    met = [(name, crop_of(name, other)) for name in shown for other in shown if name != other]
+    return list(dict.fromkeys(met))
 
 
 def crop_corners(
@@ -88,76 +103,92 @@ def encode_sky(
     numbers: Int[np.ndarray, " patch"],
     catalogues: Sequence[Catalogue],
     encoders: Mapping[str, Encoder],
-    crop_tokens: int,
-    edge_tokens: int,
-    seed: int,
-    shown: Mapping[str, tuple[str, list[str]]] | None = None,
+    settings: EvaluateConfig,
+    shown: Shown | None = None,
+    sides: Sequence[tuple[str, str]] | None = None,
 ) -> EncodedSky:
     """Encode patches `numbers` in every survey that covers them, by every encoder.
 
     shown: by name, the survey and the bands that the encoders are given; default every survey,
-    with all of its bands. A patch that a survey does not cover has no valid token there.
+    with all of its bands. sides: the names and crops encoded; default all that meet another. A
+    patch that a survey does not cover has no valid token there.
     """
-    if shown is None:
-        shown = {survey: (survey, store.bands(survey)) for survey in store.surveys}
-    corners = crop_corners(numbers, crop_tokens, edge_tokens, seed)
+    shown = everything(store) if shown is None else shown
+    sides = sides_met(shown) if sides is None else sides
+    corners = crop_corners(numbers, settings.crop_tokens, settings.edge_tokens, settings.seed)
     own = round(store.patch_arcsec / store.token_arcsec)
-    margin = crop_tokens + edge_tokens
-    size = own + crop_tokens + 2 * edge_tokens
-    surroundings = Surroundings(store)
-    met = [(name, crop_of(name, other)) for name in shown for other in shown if name != other]
-    valid = {key: np.zeros((len(numbers), size, size), bool) for key in dict.fromkeys(met)}
-    vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {key: {} for key in valid}
-    for place, number in enumerate(track([int(n) for n in numbers], "encode")):
-        patch = store[number]
-        for name, crop in (key for key in valid if shown[key[0]][0] in patch):
-            survey, bands = shown[name]
-            n = store.pixels_per_token(survey)
-            view = surroundings.mosaic(int(number), survey, margin * n).of_bands(bands)
-            corner = corners[crop][place]
-            window = tuple(slice((margin + c) * n, (margin + c + size) * n) for c in corner)
-            rows, columns = (slice(-c, own - c) for c in corner)
-            inside = _valid_tokens(view, window, n)[rows, columns]
-            valid[name, crop][place, rows, columns] = inside
-            for label, encoder in encoders.items():
-                tokens = _encode(encoder, view, window)
-                empty = np.zeros((len(numbers), *tokens.shape), np.float32)
-                vectors[name, crop].setdefault(label, empty)[place] = tokens
+    valid = {side: np.zeros((len(numbers), own, own), bool) for side in sides}
+    vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {side: {} for side in sides}
+    for view in crops(store, numbers, corners, settings, shown, sides):
+        place, side = view.place, (view.name, view.crop)
+        rows, columns = (slice(-c, own - c) for c in corners[view.crop][place])
+        valid[side][place] = view.valid[rows, columns]
+        for label, encoder in encoders.items():
+            tokens = view.encode(encoder)[rows, columns]
+            if label not in vectors[side]:
+                vectors[side][label] = np.zeros((len(numbers), *tokens.shape), np.float32)
+            vectors[side][label][place] = tokens
     return EncodedSky(
-        cells=[store[int(number)].cell for number in numbers],
+        patches=[store[int(number)].name for number in numbers],
         catalogues=list(catalogues),
         corners=corners,
-        sides={key: Side(vectors[key], valid[key]) for key in valid},
+        sides={side: Side(vectors[side], valid[side]) for side in sides},
         bands={name: bands for name, (_, bands) in shown.items()},
         token_arcsec=store.token_arcsec,
     )
 
 
-def mean_tokens(sky: EncodedSky) -> dict[str, dict[str, Float[np.ndarray, " dimension"]]]:
-    """By survey, each encoder's mean over all valid tokens of the survey."""
-    means: dict[str, dict[str, np.ndarray]] = {}
-    for (survey, _), side in sky.sides.items():
-        for name, vectors in side.vectors.items():
-            mean = vectors[side.valid].mean(axis=0, dtype=np.float64)
-            means.setdefault(survey, {}).setdefault(name, mean)
-    return means
+def everything(store: Store) -> dict[str, tuple[str, list[str]]]:
+    """Every survey under its own name, with all of its bands."""
+    return {survey: (survey, store.bands(survey)) for survey in store.surveys}
 
 
-def _encode(
-    encoder: Encoder, view: Mosaic, window: tuple[slice, ...]
-) -> Float32[np.ndarray, "row column dimension"]:
-    flux, noise, mask = (
-        np.ascontiguousarray(plane[(slice(None), *window)])[None]
-        for plane in (view.flux, view.noise, view.mask)
-    )
-    with torch.inference_mode():
-        tokens = encoder.encode(flux, noise, mask, survey=view.survey, bands=view.bands)
-    return np.moveaxis(np.asarray(tokens, np.float32)[0], 0, -1)
+@dataclass(frozen=True)
+class CropView:
+    """One crop of one patch, in the bands shown. place: of the patch among those asked for."""
+
+    place: int
+    name: str
+    crop: str
+    view: Mosaic
+    valid: Bool[np.ndarray, "row column"]
+
+    def encode(self, encoder: Encoder) -> Float32[np.ndarray, "row column dimension"]:
+        """The whole crop's tokens."""
+        planes = (p[None] for p in (self.view.flux, self.view.noise, self.view.mask))
+        with torch.inference_mode():
+            tokens = encoder.encode(*planes, survey=self.view.survey, bands=self.view.bands)
+        return np.moveaxis(np.asarray(tokens, np.float32)[0], 0, -1)
 
 
-def _valid_tokens(
-    view: Mosaic, window: tuple[slice, ...], n: int
-) -> Bool[np.ndarray, "row column"]:
-    good = usable(view)[(slice(None), *window)].any(axis=0)
+def crops(
+    store: Store,
+    numbers: Int[np.ndarray, " patch"],
+    corners: Mapping[str, Int[np.ndarray, "patch 2"]],
+    settings: EvaluateConfig,
+    shown: Shown,
+    sides: Sequence[tuple[str, str]],
+) -> Iterator[CropView]:
+    """Crop by crop what is shown, patch after patch; of patches that the survey covers."""
+    own = round(store.patch_arcsec / store.token_arcsec)
+    margin = settings.crop_tokens + settings.edge_tokens
+    size = own + settings.crop_tokens + 2 * settings.edge_tokens
+    surroundings = Surroundings(store)
+    by_survey = sorted(sides, key=lambda side: shown[side[0]][0])
+    for place, number in enumerate(track([int(n) for n in numbers], "encode")):
+        for survey, members in groupby(by_survey, key=lambda side: shown[side[0]][0]):
+            if survey not in store[number]:
+                continue
+            n = store.pixels_per_token(survey)
+            whole = surroundings.mosaic(number, survey, margin * n)
+            for name, crop in members:
+                first = [(margin + int(c)) * n for c in corners[crop][place]]
+                rows, columns = (slice(start, start + size * n) for start in first)
+                view = whole.of_bands(shown[name][1]).part(rows, columns)
+                yield CropView(place, name, crop, view, _valid_tokens(view, n))
+
+
+def _valid_tokens(view: Mosaic, n: int) -> Bool[np.ndarray, "row column"]:
+    good = usable(view).any(axis=0)
     rows, columns = (length // n for length in good.shape)
     return good.reshape(rows, n, columns, n).mean(axis=(1, 3)) >= VALID_SHARE

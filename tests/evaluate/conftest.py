@@ -4,6 +4,14 @@ import pytest
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate import measure
+from jaisp.evaluate.bands import band_retrieval
+from jaisp.evaluate.bench import Bench
+from jaisp.evaluate.collapse import collapse
+from jaisp.evaluate.means import mean_tokens
+from jaisp.evaluate.outcomes import Outcomes
+from jaisp.evaluate.retrieval import retrieval
+from jaisp.evaluate.views import encode_sky
+from jaisp.evaluate.withheld import retrieval_figures, withheld
 from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 
 
@@ -28,6 +36,33 @@ def settings():
 def oracle(sky, settings):
     """What is measured of an encoder that knows the sky, beside one that knows nothing."""
     return measure(sky, settings, (Oracle(), Noise()))
+
+
+@pytest.fixture(scope="session")
+def ask(sky, settings):
+    """Measures an encoder in some groups, and gives their rows and the outcomes."""
+    bench = Bench(sky, settings, (Oracle(), Noise()))
+    test, train, catalogues, bands = bench.test, bench.train, bench.catalogues, bench.bands
+
+    def measured(encoder, *wanted):
+        seeing = {"model": encoder, "random": Noise()}
+        every = Bench(sky, settings, (encoder, seeing["random"])).every
+        means = mean_tokens(sky, train, seeing, settings)
+        encoded = encode_sky(sky, test, catalogues, every, settings)
+        groups, outcomes = {}, Outcomes()
+        if "retrieval" in wanted:
+            groups["retrieval"] = retrieval(encoded, means, settings, outcomes)[0]
+        if "bands" in wanted:
+            known = (sky, test, train, catalogues, every, settings)
+            groups["bands"] = band_retrieval(*known, outcomes)
+        if "collapse" in wanted:
+            groups["collapse"] = collapse(encoded, means, settings)[0]
+        if "withheld" in wanted:
+            figures = retrieval_figures(sky, train, encoded, means, every, settings)
+            groups["withheld"] = withheld(figures, bands, settings, outcomes)
+        return groups, outcomes
+
+    return measured
 
 
 def pick(groups, tokens="source", scope="field", query="sharp"):

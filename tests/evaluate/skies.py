@@ -106,13 +106,27 @@ class Oracle:
         return np.einsum("dk,bijk->bdij", self._matrix, stamps).astype(np.float32)
 
 
+class OneBand(Oracle):
+    """An oracle that looks at `wide` in one band alone, and without it sees nothing."""
+
+    def __init__(self, band: str) -> None:
+        super().__init__()
+        self._band = band
+
+    def encode(self, flux, noise, mask=None, *, survey, bands):
+        if survey == "wide" and self._band not in bands:
+            return Constant().encode(flux, noise, survey=survey, bands=bands)
+        chosen = [bands.index(self._band)] if survey == "wide" else [0]
+        return super().encode(flux[:, chosen], noise[:, chosen], survey=survey, bands=["one"])
+
+
 class Constant:
     """The same token everywhere."""
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
         tokens = grid_of(flux, survey)
-        token = np.random.default_rng(3).normal(size=32).astype(np.float32)
-        return np.broadcast_to(token[None, :, None, None], (len(flux), 32, tokens, tokens))
+        token = np.random.default_rng(3).normal(size=48).astype(np.float32)
+        return np.broadcast_to(token[None, :, None, None], (len(flux), 48, tokens, tokens))
 
 
 class Position:
@@ -122,6 +136,18 @@ class Position:
         tokens = grid_of(flux, survey)
         code = np.random.default_rng(4).normal(size=(32, tokens, tokens)).astype(np.float32)
         return np.broadcast_to(code, (len(flux), *code.shape))
+
+
+class SmoothPosition:
+    """Where a token lies in the crop, in waves of many lengths: neighbours have like tokens."""
+
+    def encode(self, flux, noise, mask=None, *, survey, bands):
+        tokens = grid_of(flux, survey)
+        phase = np.arange(tokens)[:, None] * 2 * np.pi / np.array([160, 80, 40, 20, 10])
+        waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
+        grid = np.broadcast_to(waves[:, None], (tokens, tokens, waves.shape[1]))
+        code = np.concatenate([grid, grid.transpose(1, 0, 2)], axis=2).transpose(2, 0, 1)
+        return np.broadcast_to(code.astype(np.float32), (len(flux), *code.shape))
 
 
 class Noise:

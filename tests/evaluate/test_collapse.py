@@ -11,6 +11,7 @@ from jaisp.evaluate.collapse import (
     rankme,
     shared_spectrum,
 )
+from tests.evaluate.skies import Constant, SmoothPosition
 
 
 def isotropic(n, dimensions, seed):
@@ -63,12 +64,35 @@ def test_rows_of_an_oracle(oracle):
     for survey in ("sharp", "wide"):
         row = rows[survey]
         assert row["dimensions"] == 48
-        assert row["participation_ratio_low"] < row["participation_ratio"] * 1.05
+        # A draw repeats patches, so that its rank is a little lower than that of all.
+        for figure in ("participation_ratio", "rankme"):
+            assert row[f"{figure}_low"] < row[figure] * 1.05
+            assert row[f"{figure}_low"] < row[f"{figure}_high"]
+        assert row["top5_share_low"] < row["top5_share"] < row["top5_share_high"]
+        assert 0 < row["smallest_std_low"] <= row["smallest_std_high"]
         assert row["participation_ratio"] < row["rankme"] < 48
         assert row["position_leak"] < 0.02
+        for control in ("random", "blank"):
+            for figure in ("participation_ratio", "rankme", "top5_share", "position_leak"):
+                assert f"{control}_{figure}" in row
+        assert not row["underpowered"]
     both = rows["sharp+wide"]
     assert both["shared_participation_ratio"] > 2
     assert both["canonical_above_half"] > 2
-    for control in ("random", "blank"):
+    for control in ("random", "blank", "shuffled"):
         assert both[f"{control}_shared_participation_ratio"] == 0
         assert both[f"{control}_canonical_above_half"] == 0
+
+
+def test_tokens_that_tell_their_place_are_caught(ask):
+    groups, _ = ask(SmoothPosition(), "collapse")
+    leaks = [row["position_leak"] for row in groups["collapse"] if "position_leak" in row]
+    assert min(leaks) > 0.95
+    (both,) = (row for row in groups["collapse"] if "+" in row["survey"])
+    assert both["shared_participation_ratio"] == 0
+
+
+def test_constant_tokens_have_collapsed(ask):
+    rows = ask(Constant(), "collapse")[0]["collapse"]
+    for row in (row for row in rows if "+" not in row["survey"]):
+        assert row["participation_ratio"] == row["rankme"] == row["smallest_std"] == 0

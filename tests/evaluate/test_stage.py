@@ -29,14 +29,14 @@ def test_every_part_is_a_job():
 
 
 def test_groups_and_reasons(oracle):
-    assert set(oracle.groups) == {"retrieval", "collapse", "alignment"}
+    assert set(oracle.groups) == {"retrieval", "collapse", "alignment", "withheld"}
     assert not oracle.skipped
 
 
 def test_plots_and_their_numbers(oracle, tmp_path):
     for plot in oracle.plots:
         plot.write(tmp_path)
-    names = {"retrieval", "ranks", "similarity", "spectrum", "alignment"}
+    names = {"retrieval", "ranks", "similarity", "bands", "spectrum", "alignment", "withheld"}
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{ending}" for name in names for ending in ("png", "json")
     }

@@ -9,7 +9,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Found:
     """Rows by group, reasons of the groups that could not be measured, and plots."""
 
     groups: dict[str, list[Row]] = field(default_factory=dict)
@@ -17,14 +17,14 @@ class Measured:
     plots: list[Plot] = field(default_factory=list)
 
 
-def skipped(names: tuple[str, ...], reason: str) -> Measured:
+def skipped(names: tuple[str, ...], reason: str) -> Found:
     """None of these groups was measured, for one reason."""
-    return Measured(skipped=dict.fromkeys(names, reason))
+    return Found(skipped=dict.fromkeys(names, reason))
 
 
-def measured(groups: dict[str, list[Row]], plots: list[Plot], reason: str) -> Measured:
+def found(groups: dict[str, list[Row]], plots: list[Plot], reason: str) -> Found:
     """Groups with rows; those without any were skipped for `reason`."""
-    return Measured(
+    return Found(
         groups={name: rows for name, rows in groups.items() if rows},
         skipped={name: reason for name, rows in groups.items() if not rows},
         plots=plots,
