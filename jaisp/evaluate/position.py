@@ -170,11 +170,11 @@ def _asked(
             name: np.stack([sky.column(f"{name}_d{axis}_mas_{survey}") for axis in "xy"], axis=1)
             for name in ("centroid", "psf_fit")
         },
-        unit=_units(sky)[0],
+        unit=units_of(sky)[0],
         is_train=np.asarray(sky.sources["split"]) == "train",
         is_test=np.asarray(sky.sources["split"]) == "test",
         field=sky.name,
-        interval_unit=_units(sky)[1],
+        interval_unit=units_of(sky)[1],
     )
     known = np.isfinite(whole.bound) & np.isfinite(place).all(axis=1)
     for readouts in seen.values():
@@ -268,7 +268,7 @@ def figures(
     return figures | {"claim": constant >= CLAIM * bound}
 
 
-def _units(sky: InjectedSky) -> tuple[Int[np.ndarray, " source"], str]:
+def units_of(sky: InjectedSky) -> tuple[Int[np.ndarray, " source"], str]:
     """The piece of sky that each source is drawn with, and what the pieces are."""
     cell, row = np.asarray(sky.sources["cell"]).astype(str), np.asarray(sky.sources["row"], int)
     patches, patch = np.unique(np.stack([cell, row.astype(str)]), axis=1, return_inverse=True)
