@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.stats import rankdata
-from sklearn.decomposition import PCA
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import interval
 from jaisp.evaluate.injected import TOKENS, InjectedSky, features, joined, nearest_tokens
 from jaisp.evaluate.position import BOTH, UNDERPOWERED, units_of
 from jaisp.evaluate.probe import fit_probe, folds, scatter
-from jaisp.evaluate.readout import COMPONENTS, LINEAR, MLP, PARTS, Form
+from jaisp.evaluate.readout import LINEAR, MLP, PARTS, Form, components
 from jaisp.evaluate.views import Encoder
 
 SEPARATIONS_ARCSEC = (0.3, 0.6, 0.9, 1.2, 1.5)
@@ -177,7 +176,7 @@ def _fitted(
     kind: Form, x: np.ndarray, y: np.ndarray, asked: np.ndarray, unit: np.ndarray, seed: int
 ) -> Float[np.ndarray, " asked"]:
     if kind == MLP:
-        reduce = PCA(min(COMPONENTS, *x.shape), svd_solver="covariance_eigh").fit(x)
+        reduce = components(x, seed)
         x, asked = reduce.transform(x), reduce.transform(asked)
     return fit_probe(kind, x, y[:, None], seed, unit).predict(asked)[:, 0]
 

@@ -5,7 +5,8 @@ regularisation is chosen on training sky alone, by cross-validation over whole u
 that a source is never predicted from its neighbours on the same patch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,13 +23,15 @@ STRENGTHS = 10.0 ** np.arange(-6.0, 4.01, 0.5)
 COARSE = 4  # every fourth strength is tried first
 FOLDS = 3
 # A prior's strength doesn't depend on how many sources there are: as many as this choose it.
-CHOOSING = 4000
+CHOOSING = 1500
 
+MEMBERS = 4  # perceptrons, trained side by side from different weights; their mean is the answer
 HIDDEN = 128
-HELD_OUT = 0.15  # of the sources, to stop the training of a multilayer perceptron
-SMALLEST_BATCH, LARGEST_BATCH = 16, 256
-EPOCHS, PATIENCE = 60, 8
-LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 1e-3, 1e-2, 0.1
+HELD_OUT = 0.15  # of the sources, to stop the training of the perceptrons
+SMALLEST_BATCH, LARGEST_BATCH = 32, 256
+STEPS, EPOCHS = 400, 20  # at least so many steps, and so many times over the sources
+CHECKS, PATIENCE = 20, 7  # of the sources left out, and how many without a better answer
+LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 8e-3, 1e-2, 0.1
 
 
 @dataclass(frozen=True)
@@ -153,19 +156,51 @@ def _standard(
 
 
 class _Ridge:
-    """Ridge regression with an intercept, for as many strengths as are asked for.
+    """Ridge regression with an intercept, for as many strengths as are asked for, of all sources
+    or of some.
 
-    In the space of features or of sources, whichever is smaller.
+    In the space of features or of sources, whichever is smaller; either way the products of
+    features are taken once.
     """
 
     def __init__(
         self, x: Float[np.ndarray, "source feature"], y: Float[np.ndarray, "source target"]
     ) -> None:
-        self._x_mean, self._y_mean = x.mean(axis=0), y.mean(axis=0)
-        self._x, self._y = x - self._x_mean, y - self._y_mean
+        self._x, self._y = x, y
         self._dual = x.shape[1] > len(x)
-        self._gram = self._x @ self._x.T if self._dual else self._x.T @ self._x
-        self._right = self._y if self._dual else self._x.T @ self._y
+        self._products = x @ x.T if self._dual else x.T @ x
+
+    def fit(self, kept: Bool[np.ndarray, " source"] | None = None) -> "_Solver":
+        """The regression on the sources that are kept, the fewer part of which is left out."""
+        x, y, products = self._x, self._y, self._products
+        if kept is not None and self._dual:
+            products = products[np.ix_(kept, kept)]
+        elif kept is not None:
+            products = products - x[~kept].T @ x[~kept]
+        if kept is not None:
+            x, y = x[kept], y[kept]
+        return _Solver(x, y, products, self._dual)
+
+
+class _Solver:
+    """Ridge regression on some sources, given the products of their features, uncentred."""
+
+    def __init__(
+        self,
+        x: Float[np.ndarray, "source feature"],
+        y: Float[np.ndarray, "source target"],
+        products: Float[np.ndarray, "side side"],
+        dual: bool,
+    ) -> None:
+        self._x, self._x_mean, self._y_mean = x, x.mean(axis=0), y.mean(axis=0)
+        self._dual, centred = dual, y - self._y_mean
+        if dual:
+            row = products.mean(axis=0)
+            self._gram = products - row - row[:, None] + row.mean()
+            self._right = centred
+        else:
+            self._gram = products - len(x) * np.outer(self._x_mean, self._x_mean)
+            self._right = x.T @ centred
 
     def weights(self, penalty: float) -> Float[np.ndarray, "feature target"]:
         """Weights of the features at one penalty on their squared sum."""
@@ -173,7 +208,9 @@ class _Ridge:
         gram[np.diag_indices_from(gram)] += penalty
         factor = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
         solved = scipy.linalg.cho_solve(factor, self._right, check_finite=False)
-        return self._x.T @ solved if self._dual else solved
+        if not self._dual:
+            return solved
+        return self._x.T @ solved  # uncentred: what is solved for sums to zero
 
     def intercept(
         self, weights: Float[np.ndarray, "feature target"]
@@ -191,7 +228,7 @@ def _fit_linear(
     drawn = np.sort(np.random.default_rng(seed).permutation(len(x))[:CHOOSING])
     fold = folds(len(drawn), FOLDS, seed, None if groups is None else groups[drawn])
     chosen = _best(x[drawn], y[drawn], fold, STRENGTHS * len(x))
-    ridge = _Ridge(x, y)
+    ridge = _Ridge(x, y).fit()
     weights = np.zeros((x.shape[1], y.shape[1]))
     for number in np.unique(chosen):
         own = chosen == number
@@ -208,7 +245,8 @@ def _best(
 ) -> Int[np.ndarray, " target"]:
     """Of each target, which penalty predicts it best on the parts left out: coarse, then fine."""
     parts = [part for part in np.unique(fold) if (fold != part).sum() >= 2]
-    fitted = {part: _Ridge(x[fold != part], y[fold != part]) for part in parts}
+    whole = _Ridge(x, y)
+    fitted = {part: whole.fit(fold != part) for part in parts}
     errors = np.full((len(penalties), y.shape[1]), np.inf)
 
     def try_all(numbers: set[int]) -> Int[np.ndarray, " target"]:
@@ -237,46 +275,82 @@ def _fit_perceptron(
     seed: int,
     groups: Shaped[np.ndarray, " source"] | None,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """One hidden layer, stopped when sources left out are predicted no better."""
+    """One hidden layer, as it was when sources left out were predicted best."""
     out = folds(len(x), round(1 / HELD_OUT), seed, groups) == 0
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
-        network = nn.Sequential(
-            nn.Linear(x.shape[1], HIDDEN), nn.GELU(), nn.Dropout(DROPOUT),
-            nn.Linear(HIDDEN, y.shape[1]),
-        )  # fmt: skip
+        network = _Perceptrons(x.shape[1], y.shape[1])
         _train(network, torch.from_numpy(x).float(), torch.from_numpy(y).float(), out)
 
     def apply(features: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return network(torch.from_numpy(features).float()).numpy().astype(np.float64)
+        with torch.inference_mode(), _one_thread():
+            found = network(torch.from_numpy(features).float().expand(MEMBERS, -1, -1))
+            return found.mean(dim=0).numpy().astype(np.float64)
 
     return apply
 
 
-def _train(network: nn.Module, x: Tensor, y: Tensor, out: Bool[np.ndarray, " source"]) -> None:
+class _Perceptrons(nn.Module):
+    """[member, source, feature] to [member, source, target]: each member its own weights."""
+
+    def __init__(self, features: int, targets: int) -> None:
+        super().__init__()
+        self.into = nn.Parameter(torch.empty(MEMBERS, features, HIDDEN))
+        self.bias = nn.Parameter(torch.zeros(MEMBERS, 1, HIDDEN))
+        self.out = nn.Parameter(torch.empty(MEMBERS, HIDDEN, targets))
+        self.shift = nn.Parameter(torch.zeros(MEMBERS, 1, targets))
+        nn.init.uniform_(self.into, -(features**-0.5), features**-0.5)
+        nn.init.uniform_(self.bias, -(features**-0.5), features**-0.5)
+        nn.init.uniform_(self.out, -(HIDDEN**-0.5), HIDDEN**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Targets of each member's sources."""
+        hidden = nn.functional.gelu(torch.baddbmm(self.bias, x, self.into))
+        hidden = nn.functional.dropout(hidden, DROPOUT, self.training)
+        return torch.baddbmm(self.shift, hidden, self.out)
+
+
+def _train(network: _Perceptrons, x: Tensor, y: Tensor, out: Bool[np.ndarray, " source"]) -> None:
+    """Let the learning rate fall along a cosine; keep the weights that predict `out` best."""
     left_out = torch.from_numpy(np.flatnonzero(out))
     fit = torch.from_numpy(np.flatnonzero(~out))
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
     # Few sources are shown in small batches, so that an epoch is some tens of steps.
-    batch_size = int(np.clip(len(fit) // 40, SMALLEST_BATCH, LARGEST_BATCH))
+    batch = int(np.clip(len(fit) // 20, SMALLEST_BATCH, LARGEST_BATCH))
+    steps = max(STEPS, EPOCHS * len(fit) // batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    seen, answers = x[left_out].expand(MEMBERS, -1, -1), y[left_out]
     best, since, kept = np.inf, 0, network.state_dict()
-    for _ in range(EPOCHS):
+    for step in range(steps):
         network.train()
-        for batch in fit[torch.randperm(len(fit))].split(batch_size):
-            optimiser.zero_grad(set_to_none=True)
-            nn.functional.mse_loss(network(x[batch]), y[batch]).backward()
-            optimiser.step()
-        network.eval()
-        with torch.no_grad():
-            error = float(nn.functional.mse_loss(network(x[left_out]), y[left_out]))
-        since += 1
-        if error < best:
-            best, since = error, 0
-            kept = {name: value.clone() for name, value in network.state_dict().items()}
-        if since >= PATIENCE:
-            break
+        drawn = fit[torch.randint(len(fit), (MEMBERS, batch))]
+        optimiser.zero_grad(set_to_none=True)
+        # The sum over members: each is trained as if it were alone.
+        (MEMBERS * nn.functional.mse_loss(network(x[drawn]), y[drawn])).backward()
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % (steps // CHECKS) == 0:
+            network.eval()
+            with torch.no_grad():
+                error = float(nn.functional.mse_loss(network(seen).mean(dim=0), answers))
+            since += 1
+            if error < best:
+                best, since = error, 0
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
+            if since >= PATIENCE:
+                break
     network.load_state_dict(kept)
     network.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps of small networks are shorter than the time that threads take to meet."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

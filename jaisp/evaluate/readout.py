@@ -41,11 +41,14 @@ class Readout:
         kinds: tuple[Form, ...] = (LINEAR, MLP),
     ) -> None:
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
+        # Components say nothing of the offsets: those of all sources choose no form.
+        self._reduce = components(features, seed) if MLP in kinds else None
         if len(kinds) > 1:
             out = folds(len(features), PARTS, seed, units) == 0
             part = features[~out], offsets[~out], snr[~out], units[~out], seed
             errors = {
-                kind: _fit(kind, *part)(features[out], snr[out]) - offsets[out] for kind in kinds
+                kind: self._fit(kind, *part)(features[out], snr[out]) - offsets[out]
+                for kind in kinds
             }
             for level in self.chosen:
                 own = snr[out] == level
@@ -53,7 +56,7 @@ class Readout:
                     scatters = {kind: scatter(error[own].ravel()) for kind, error in errors.items()}
                     self.chosen[level] = min(kinds, key=scatters.__getitem__)
         whole = features, offsets, snr, units, seed
-        self._fitted = {kind: _fit(kind, *whole) for kind in sorted(set(self.chosen.values()))}
+        self._fitted = {kind: self._fit(kind, *whole) for kind in sorted(set(self.chosen.values()))}
 
     def predict(
         self, features: Float32[np.ndarray, "source feature"], snr: Float[np.ndarray, " source"]
@@ -66,16 +69,21 @@ class Readout:
                 found[own] = self._fitted[kind](features[own], snr[own])
         return found
 
-
-def _fit(
-    kind: Form,
-    features: np.ndarray,
-    offsets: np.ndarray,
-    snr: np.ndarray,
-    units: np.ndarray,
-    seed: int,
-) -> Predict:
-    return (_linear if kind == LINEAR else _network)(features, offsets, snr, units, seed)
+    def _fit(
+        self,
+        kind: Form,
+        features: np.ndarray,
+        offsets: np.ndarray,
+        snr: np.ndarray,
+        units: np.ndarray,
+        seed: int,
+    ) -> Predict:
+        if kind == LINEAR or self._reduce is None:
+            return _linear(features, offsets, snr, units, seed)
+        # One network for all S/N.
+        reduce = self._reduce
+        probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units)
+        return lambda features, snr: probe.predict(reduce.transform(features))
 
 
 def _linear(
@@ -100,11 +108,7 @@ def _linear(
     return predict
 
 
-def _network(
-    features: np.ndarray, offsets: np.ndarray, snr: np.ndarray, units: np.ndarray, seed: int
-) -> Predict:
-    """One perceptron for all S/N, on the features' principal components."""
+def components(features: np.ndarray, seed: int) -> PCA:
+    """The features' leading principal components (Halko et al. 2011)."""
     count = min(COMPONENTS, *features.shape)
-    reduce = PCA(count, svd_solver="covariance_eigh").fit(features)
-    probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units)
-    return lambda features, snr: probe.predict(reduce.transform(features))
+    return PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed).fit(features)
