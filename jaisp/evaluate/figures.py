@@ -95,7 +95,7 @@ _KINDS = {
 
 def rank_curves(pairs: Sequence[dict]) -> Figure:
     """Share of the sources found within a rank, among all sources."""
-    figure, axes = _panels(len(pairs))
+    figure, axes = panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=False):
         candidates = pair["candidates"]
         for name, colour in COLOURS.items():
@@ -124,7 +124,7 @@ def rank_curves(pairs: Sequence[dict]) -> Figure:
 
 def similarity(pairs: Sequence[dict]) -> Figure:
     """Cosine of some sources' tokens in one survey with the same sources' in the other."""
-    figure, axes = _panels(len(pairs))
+    figure, axes = panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=False):
         shown = axis.imshow(pair["similarity"], cmap="RdBu_r", vmin=-1, vmax=1, origin="lower")
         axis.set(xlabel=f"source in {pair['target']}", ylabel=f"source in {pair['query']}")
@@ -134,7 +134,7 @@ def similarity(pairs: Sequence[dict]) -> Figure:
 
 def spectrum(surveys: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Eigenvalues of the covariance of source tokens, as shares of their sum."""
-    figure, axes = _panels(len(surveys))
+    figure, axes = panels(len(surveys))
     for axis, (survey, encoders) in zip(axes, surveys.items(), strict=False):
         for name, values in encoders.items():
             share = np.asarray(values) / max(np.sum(values), 1e-30)
@@ -147,7 +147,7 @@ def spectrum(surveys: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 def offsets(pairs: Sequence[dict]) -> Figure:
     """Offset of every source, target less query, and the median."""
-    figure, axes = _panels(len(pairs))
+    figure, axes = panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=False):
         east_north = np.reshape(pair["offsets"], (-1, 2))
         centre = np.median(east_north, axis=0) if len(east_north) else np.zeros(2)
@@ -198,7 +198,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _panels(count: int) -> tuple[Figure, Any]:
+def panels(count: int) -> tuple[Figure, Any]:
+    """Axes in rows of up to three, at most six of them."""
     count = min(count, MOST_PANELS)
     columns = min(count, 3)
     rows = -(-count // columns)
