@@ -5,7 +5,7 @@ from pydantic import Field
 from jaisp.config.section import Section
 
 # What is measured side by side, each a job; `jaisp.evaluate.parts` holds the code of each.
-PARTS = ("retrieval", "bands", "alignment")
+PARTS = ("retrieval", "bands", "position", "registration", "deblending", "alignment")
 
 
 class EvaluateConfig(Section):

@@ -13,6 +13,7 @@ from jaisp.evaluate.injected import InjectedSky, open_injected
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.sources import Catalogue, find_sources
 from jaisp.evaluate.views import Encoder
+from jaisp.files import read_json
 from jaisp.progress import track
 from jaisp.store.reader import Store
 
@@ -83,6 +84,13 @@ class Bench:
     def bands(self) -> dict[str, list[str]]:
         """Bands of every survey."""
         return {survey: self.store.bands(survey) for survey in self.store.surveys}
+
+    @cached_property
+    def why_no_sky(self) -> str:
+        """Why the run has no sky with known answers."""
+        receipt = None if self.results is None else self.results / "receipts/inject/all.json"
+        reason = read_json(receipt)["skipped"] if receipt and receipt.is_file() else None
+        return reason or "no sky with known answers: `jaisp inject` makes them"
 
     def known_sky(self, name: str) -> InjectedSky | None:
         """A sky with known answers; None when the run has none of that name."""

@@ -65,11 +65,23 @@ def interval(
     seed: int,
 ) -> tuple[float, float]:
     """95 % interval of any statistic of the drawn sources' indices."""
-    if len(units) < 2:
+    values = resampled(statistic, units, resamples, seed)
+    if not len(values):
         return np.nan, np.nan
+    low, high = np.percentile(values, PERCENTILES)
+    return float(low), float(high)
+
+
+def resampled(
+    statistic: Callable[[Int[np.ndarray, " drawn"]], float],
+    units: Int[np.ndarray, " source"],
+    resamples: int,
+    seed: int,
+) -> Float[np.ndarray, " resample"]:
+    """The statistic of each resample; none where there are fewer than two sources."""
+    if len(units) < 2:
+        return np.zeros(0)
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
     draws = rng.integers(len(members), size=(resamples, len(members)))
-    values = [statistic(np.concatenate([members[i] for i in drawn])) for drawn in draws]
-    low, high = np.percentile(values, PERCENTILES)
-    return float(low), float(high)
+    return np.array([statistic(np.concatenate([members[i] for i in drawn])) for drawn in draws])

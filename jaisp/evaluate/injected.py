@@ -89,6 +89,13 @@ def reference_tokens(
     return token, (corner + (token + 0.5) * scale)[:, ::-1]
 
 
+def nearest_tokens(sky: InjectedSky) -> Int[np.ndarray, "source 2"]:
+    """Row and column in its cell of the token that each source lies on."""
+    corner = np.array([_corner(sky.store, str(cell)) for cell in sky.sources["cell"]])
+    place = np.stack([sky.column("y"), sky.column("x")], axis=1)
+    return np.floor((place - corner) / sky.store.token_arcsec).astype(int)
+
+
 def features(
     sky: InjectedSky,
     survey: str,

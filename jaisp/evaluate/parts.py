@@ -9,14 +9,21 @@ from jaisp.evaluate.alignment import alignment
 from jaisp.evaluate.bands import band_retrieval
 from jaisp.evaluate.bench import Bench
 from jaisp.evaluate.collapse import collapse
+from jaisp.evaluate.deblending import deblending
 from jaisp.evaluate.found import Found, found, skipped
 from jaisp.evaluate.means import mean_tokens
 from jaisp.evaluate.plots.alignment import alignment_plots
 from jaisp.evaluate.plots.bands import band_plots
 from jaisp.evaluate.plots.collapse import collapse_plots
+from jaisp.evaluate.plots.deblending import deblending_plots
+from jaisp.evaluate.plots.position import position_plots
+from jaisp.evaluate.plots.registration import registration_plots
 from jaisp.evaluate.plots.retrieval import retrieval_plots
 from jaisp.evaluate.plots.withheld import withheld_plots
+from jaisp.evaluate.position import asked_of, fit_readouts, position_rows
+from jaisp.evaluate.registration import registration
 from jaisp.evaluate.retrieval import retrieval
+from jaisp.evaluate.transfer import position_transfer
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld
 
@@ -49,6 +56,48 @@ def measure_bands(bench: Bench) -> Found:
     return found({"retrieval": rows}, band_plots(rows), _no_source(bench))
 
 
+def measure_position(bench: Bench) -> Found:
+    """Positions of injected sources, on empty and on crowded sky; then on another field."""
+    names = ("position", "transfer")
+    home = bench.known_sky("empty")
+    if bench.why_not is not None or home is None:
+        return skipped(names, bench.why_not or bench.why_no_sky)
+    settings, encoders = bench.settings, bench.with_blank
+    at_home = asked_of(home, encoders, settings)
+    fitted = fit_readouts(at_home, settings)
+    rows = position_rows(at_home, fitted, settings, bench.outcomes)
+    crowded, second = bench.known_sky("crowded"), bench.known_sky("second_empty")
+    if crowded is not None:
+        asked = asked_of(crowded, encoders, settings)
+        own = fit_readouts(asked, settings)
+        rows += position_rows(asked, own, settings, bench.outcomes)
+    groups = {"position": rows}
+    if second is not None:
+        asked = asked_of(second, encoders, settings)
+        groups["transfer"] = position_transfer(fitted, at_home, asked, settings)
+    return found(groups, position_plots(rows), "too few injected sources to fit a readout on")
+
+
+def measure_registration(bench: Bench) -> Found:
+    """Known shifts of one survey, recovered."""
+    sky = bench.known_sky("displaced")
+    if bench.why_not is not None or sky is None:
+        return skipped(("registration",), bench.why_not or bench.why_no_sky)
+    rows = registration(bench.store, sky, bench.with_blank, bench.settings)
+    reason = "too few sources in both surveys to fit a readout on"
+    return found({"registration": rows}, registration_plots(rows), reason)
+
+
+def measure_deblending(bench: Bench) -> Found:
+    """One source or two."""
+    sky = bench.known_sky("pairs")
+    if bench.why_not is not None or sky is None:
+        return skipped(("deblending",), bench.why_not or bench.why_no_sky)
+    rows = deblending(sky, bench.with_blank, bench.settings)
+    reason = "too few injected pairs to fit a probe on"
+    return found({"deblending": rows}, deblending_plots(rows), reason)
+
+
 def measure_alignment(bench: Bench) -> Found:
     """Where the surveys put the same sky; no encoder is involved."""
     rows, pairs = alignment(bench.store, bench.settings)
@@ -63,5 +112,8 @@ def _no_source(bench: Bench) -> str:
 MEASURES: dict[str, Callable[[Bench], Found]] = {
     "retrieval": measure_retrieval,
     "bands": measure_bands,
+    "position": measure_position,
+    "registration": measure_registration,
+    "deblending": measure_deblending,
     "alignment": measure_alignment,
 }

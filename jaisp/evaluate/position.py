@@ -10,7 +10,7 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import interval, sky_units
@@ -23,6 +23,7 @@ from jaisp.evaluate.injected import (
     joined,
     reference_tokens,
 )
+from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.probe import scatter
 from jaisp.evaluate.readout import LINEAR, MLP, Form, Readout
 from jaisp.evaluate.views import Encoder
@@ -40,7 +41,8 @@ class Asked:
     """Sources of one sky as one survey, or all together, see them.
 
     offset: from the reference token's centre, in mas, in the survey's own frame. baselines: errors
-    of the classical answers, mas; NaN where there is none.
+    of the classical answers, mas; NaN where there is none. names: CELL/ROW/… of each source. field:
+    the sky's name. interval_unit: what `unit` counts.
     """
 
     survey: str
@@ -50,7 +52,11 @@ class Asked:
     bound: Float[np.ndarray, " source"]
     baselines: dict[str, Float[np.ndarray, "source 2"]]
     unit: Int[np.ndarray, " source"]
+    is_train: Bool[np.ndarray, " source"]
     is_test: Bool[np.ndarray, " source"]
+    names: Shaped[np.ndarray, " source"]
+    field: str
+    interval_unit: str
 
     def part(self, chosen: Bool[np.ndarray, " source"]) -> "Asked":
         """Some of the sources."""
@@ -65,33 +71,98 @@ class Asked:
         )
 
 
-_COLUMNS = ("offset", "snr", "bound", "unit", "is_test")
+_COLUMNS = ("offset", "snr", "bound", "unit", "is_train", "is_test", "names")
+
+
+@dataclass(frozen=True)
+class Readouts:
+    """Fitted on the training sources of one sky.
+
+    probes: of the model and every control, whose features it reads and the readout. constant: by
+    S/N, the best constant answer, mas.
+    """
+
+    readout: str
+    probes: dict[str, tuple[str, Readout]]
+    constant: dict[float, Float[np.ndarray, " 2"]]
+
+    def errors(self, asked: Asked) -> dict[str, Float[np.ndarray, "source 2"]]:
+        """Errors of the model and every control, mas, on sources of the S/N fitted at."""
+        found = {
+            name: probe.predict(asked.features[encoder][self.readout], asked.snr) - asked.offset
+            for name, (encoder, probe) in self.probes.items()
+        }
+        constant = np.stack([self.constant[float(level)] for level in asked.snr])
+        return found | {"constant": constant - asked.offset}
+
+
+Fitted = dict[tuple[str, str], Readouts]  # by survey and readout
 
 
 def position(
-    sky: InjectedSky, encoders: Mapping[str, Encoder], settings: EvaluateConfig
+    sky: InjectedSky,
+    encoders: Mapping[str, Encoder],
+    settings: EvaluateConfig,
+    outcomes: Outcomes | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of the group `position` on one injected sky.
+    """Rows of the group `position` on one injected sky; `field` is the sky's name.
 
-    encoders: `model` and the controls `random` and `blank`.
+    encoders: `model` and the controls `random` and `blank`. outcomes: where every source's error
+    is kept.
     """
+    asked = asked_of(sky, encoders, settings)
+    return position_rows(asked, fit_readouts(asked, settings), settings, outcomes)
+
+
+def asked_of(
+    sky: InjectedSky, encoders: Mapping[str, Encoder], settings: EvaluateConfig
+) -> dict[str, Asked]:
+    """The sources of a sky, by survey, and as `both` where some are for all surveys together."""
     tokens, centres = reference_tokens(sky, settings.seed)
     surveys = sorted(sky.store.surveys)
     seen = {
         survey: features(sky, survey, encoders, tokens, settings.edge_tokens) for survey in surveys
     }
     asked = {survey: _asked(sky, survey, EACH, seen[survey], centres) for survey in surveys}
-    rows: list[dict[str, Any]] = []
-    fitted = {survey: _Fitted(own, settings) for survey, own in asked.items()}
-    for survey, own in asked.items():
-        rows += _rows(fitted[survey], own, settings)
     if len(surveys) > 1 and BOTH in np.asarray(sky.sources["kind"]):
-        together = _asked(sky, BOTH, BOTH, joined([seen[s] for s in surveys]), centres)
-        rows += _rows(_Fitted(together, settings), together, settings)
-    for first, second in permutations(surveys, 2):
-        if _same_space(asked[first], asked[second]):
-            rows += _rows(fitted[first], asked[second], settings)
-    return [{**row, "field": sky.name, "interval_unit": _units(sky)[1]} for row in rows]
+        asked[BOTH] = _asked(sky, BOTH, BOTH, joined([seen[s] for s in surveys]), centres)
+    return asked
+
+
+def fit_readouts(asked: Mapping[str, Asked], settings: EvaluateConfig) -> Fitted:
+    """Fit readouts of every survey's tokens, and scales, on the training sources of a sky.
+
+    They can be read on any other sky, too. What has too few training sources at every S/N to fit a
+    readout on is left out.
+    """
+    fitted = {}
+    for survey, own in asked.items():
+        train = own.part(own.is_train)
+        levels = [s for s in np.unique(train.snr) if np.count_nonzero(train.snr == s) >= FEWEST]
+        train = train.part(np.isin(train.snr, levels))
+        for readout in (TOKENS, SCALES):
+            if levels and readout in own.features["model"]:
+                fitted[survey, readout] = _fit(train, readout, settings)
+    return fitted
+
+
+def position_rows(
+    asked: Mapping[str, Asked],
+    fitted: Fitted,
+    settings: EvaluateConfig,
+    outcomes: Outcomes | None = None,
+) -> list[dict[str, Any]]:
+    """A row a survey, readout and S/N, on the test sources of a sky; then one survey's readouts
+    read on another's tokens."""
+    test = {survey: own.part(own.is_test) for survey, own in asked.items()}
+    rows: list[dict[str, Any]] = []
+    for (survey, _), readouts in fitted.items():
+        rows += _rows(survey, readouts, test[survey], settings, outcomes)
+    for first, second in permutations([survey for survey in asked if survey != BOTH], 2):
+        if (first, TOKENS) in fitted and _same_space(asked[first], asked[second]):
+            across = f"{first}>{second}"
+            rows += _rows(across, fitted[first, TOKENS], test[second], settings, outcomes)
+    return rows
 
 
 def _asked(
@@ -109,8 +180,12 @@ def _asked(
             name: np.stack([sky.column(f"{name}_d{axis}_mas_{survey}") for axis in "xy"], axis=1)
             for name in ("centroid", "psf_fit")
         },
-        unit=_units(sky)[0],
+        unit=units_of(sky)[0],
+        is_train=np.asarray(sky.sources["split"]) == "train",
         is_test=np.asarray(sky.sources["split"]) == "test",
+        names=names_of(sky),
+        field=sky.name,
+        interval_unit=units_of(sky)[1],
     )
     known = np.isfinite(whole.bound) & np.isfinite(place).all(axis=1)
     for readouts in seen.values():
@@ -124,86 +199,67 @@ def _same_space(first: Asked, second: Asked) -> bool:
     return len(widths) == 1
 
 
-class _Fitted:
-    """Readouts of the model and of every control, fitted on the training sources of a survey.
-
-    by_readout: `tokens`, and `scales` where the model has them; by name, whose features are read
-    and how.
-    """
-
-    def __init__(self, asked: Asked, settings: EvaluateConfig) -> None:
-        train = asked.part(~asked.is_test)
-        levels, counts = np.unique(train.snr, return_counts=True)
-        self.survey = asked.survey
-        self.train = train.part(np.isin(train.snr, levels[counts >= FEWEST]))
-        self.by_readout: dict[str, dict[str, tuple[str, Readout]]] = {}
-        if len(self.train.snr):
-            for readout in asked.features["model"]:
-                self.by_readout[readout] = self._fit(readout, settings)
-
-    def _fit(self, readout: str, settings: EvaluateConfig) -> dict[str, tuple[str, Readout]]:
-        train, rng = self.train, np.random.default_rng(settings.seed)
-        order = np.arange(len(train.snr))
-        for level in np.unique(train.snr):
-            own = np.flatnonzero(train.snr == level)
-            order[own] = rng.permutation(own)
-
-        def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> Readout:
-            own = train.features[encoder][readout]
-            return Readout(own, offset, train.snr, train.unit, settings.seed, kinds)
-
-        fitted = {"model": ("model", fit("model", train.offset, (LINEAR, MLP)))}
-        for control in ("random", "blank"):
-            if control in train.features and readout in train.features[control]:
-                kinds = (LINEAR, MLP) if control == "random" else (LINEAR,)
-                fitted[control] = (control, fit(control, train.offset, kinds))
-        fitted["shuffled"] = ("model", fit("model", train.offset[order], (LINEAR,)))
-        return fitted
-
-    def errors(self, test: Asked, readout: str) -> dict[str, Float[np.ndarray, "source 2"]]:
-        """Answer minus truth, mas, of the model, of every control, and of the best constant."""
-        errors = {
-            name: probe.predict(test.features[encoder][readout], test.snr) - test.offset
-            for name, (encoder, probe) in self.by_readout[readout].items()
+def _rows(
+    name: str,
+    fitted: Readouts,
+    test: Asked,
+    settings: EvaluateConfig,
+    outcomes: Outcomes | None,
+) -> Iterator[dict[str, Any]]:
+    """A row a S/N that the readouts were fitted at."""
+    test = test.part(np.isin(test.snr, list(fitted.constant)))
+    if not len(test.snr):
+        return
+    errors = fitted.errors(test)
+    for snr in np.unique(test.snr):
+        own = test.snr == snr
+        n = int(own.sum())
+        row = {"survey": name, "snr": float(snr), "readout": fitted.readout}
+        if outcomes is not None:
+            identity = {**row, "sky": test.field, "figure": "median_mas"}
+            outcomes.add("position", identity, test.names[own], errors["model"][own], "scatter")
+        yield {
+            **row,
+            "n": n,
+            **figures(test.part(own), {k: values[own] for k, values in errors.items()}, settings),
+            "probe": fitted.probes["model"][1].chosen[float(snr)],
+            "underpowered": n < UNDERPOWERED,
+            "field": test.field,
+            "interval_unit": test.interval_unit,
         }
-        return errors | {"constant": _best_constant(self.train, test) - test.offset}
 
 
-def _rows(fitted: _Fitted, read: Asked, settings: EvaluateConfig) -> Iterator[dict[str, Any]]:
-    """A row a readout and S/N: fitted on one survey's training sources, read on another's test."""
-    across = fitted.survey != read.survey
-    name = f"{fitted.survey}>{read.survey}" if across else read.survey
-    test = read.part(read.is_test & np.isin(read.snr, fitted.train.snr))
-    for readout in (TOKENS,) if across else (TOKENS, SCALES):
-        if readout not in fitted.by_readout or not len(test.snr):
-            continue
-        errors = fitted.errors(test, readout)
-        for snr in np.unique(test.snr):
-            own = test.snr == snr
-            n = int(own.sum())
-            yield {
-                "survey": name,
-                "snr": float(snr),
-                "readout": readout,
-                "n": n,
-                **_figures(test.part(own), {k: v[own] for k, v in errors.items()}, settings),
-                "probe": fitted.by_readout[readout]["model"][1].chosen[float(snr)],
-                "underpowered": n < UNDERPOWERED,
-            }
+def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
+    rng = np.random.default_rng(settings.seed)
+    order = np.arange(len(train.snr))
+    for level in np.unique(train.snr):
+        own = np.flatnonzero(train.snr == level)
+        order[own] = rng.permutation(own)
+
+    def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> tuple[str, Readout]:
+        own = train.features[encoder][readout]
+        return encoder, Readout(own, offset, train.snr, train.unit, settings.seed, kinds)
+
+    probes = {"model": fit("model", train.offset, (LINEAR, MLP))}
+    for control in ("random", "blank"):
+        if control in train.features and readout in train.features[control]:
+            kinds = (LINEAR, MLP) if control == "random" else (LINEAR,)
+            probes[control] = fit(control, train.offset, kinds)
+    probes["shuffled"] = fit("model", train.offset[order], (LINEAR,))
+    constant = {
+        float(level): np.median(train.offset[train.snr == level], axis=0)
+        for level in np.unique(train.snr)
+    }
+    return Readouts(readout, probes, constant)
 
 
-def _best_constant(train: Asked, test: Asked) -> Float32[np.ndarray, "source 2"]:
-    """The median of the training offsets at the same S/N."""
-    answer = np.zeros((len(test.snr), 2), np.float32)
-    for level in np.unique(test.snr):
-        answer[test.snr == level] = np.median(train.offset[train.snr == level], axis=0)
-    return answer
-
-
-def _figures(
+def figures(
     test: Asked, errors: Mapping[str, Float[np.ndarray, "source 2"]], settings: EvaluateConfig
 ) -> dict[str, Any]:
-    """Errors of everyone, each median |Δ| over both axes / 0.6745."""
+    """Errors of everyone, each median |Δ| over both axes / 0.6745.
+
+    errors: of the model and every control, mas.
+    """
     model = errors["model"]
     unit = np.unique(test.unit, return_inverse=True)[1]
     low, high = interval(
@@ -229,7 +285,13 @@ def _figures(
     return figures | {"claim": constant >= CLAIM * bound}
 
 
-def _units(sky: InjectedSky) -> tuple[Int[np.ndarray, " source"], str]:
+def names_of(sky: InjectedSky) -> Shaped[np.ndarray, " source"]:
+    """CELL/ROW/NUMBER of each source, its patch first, the same for every model."""
+    cells, rows = np.asarray(sky.sources["cell"]).astype(str), np.asarray(sky.sources["row"], int)
+    return np.array([f"{c}/{r}/{k}" for k, (c, r) in enumerate(zip(cells, rows, strict=True))])
+
+
+def units_of(sky: InjectedSky) -> tuple[Int[np.ndarray, " source"], str]:
     """The piece of sky that each source is drawn with, and what the pieces are."""
     cell, row = np.asarray(sky.sources["cell"]).astype(str), np.asarray(sky.sources["row"], int)
     patches, patch = np.unique(np.stack([cell, row.astype(str)]), axis=1, return_inverse=True)

@@ -42,7 +42,7 @@ class Readout:
     ) -> None:
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
         # Components say nothing of the offsets: those of all sources choose no form.
-        self._reduce = _components(features, seed) if MLP in kinds else None
+        self._reduce = components(features, seed) if MLP in kinds else None
         if len(kinds) > 1:
             out = folds(len(features), PARTS, seed, units) == 0
             part = features[~out], offsets[~out], snr[~out], units[~out], seed
@@ -108,7 +108,7 @@ def _linear(
     return predict
 
 
-def _components(features: np.ndarray, seed: int) -> PCA:
+def components(features: np.ndarray, seed: int) -> PCA:
     """The features' leading principal components (Halko et al. 2011)."""
     count = min(COMPONENTS, *features.shape)
     return PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed).fit(features)

@@ -44,7 +44,9 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
     for plot in found.plots:
         plot.write(config.results / "figures")
     for row in (row for rows in found.groups.values() for row in rows):
-        row |= {"field": config.run, "token_arcsec": store.token_arcsec}
+        # Of groups that are measured on skies with known answers, which one.
+        sky = {"sky": row["field"]} if "field" in row else {}
+        row |= {"field": config.run, "token_arcsec": store.token_arcsec, **sky}
     return plain(
         {
             "groups": found.groups,

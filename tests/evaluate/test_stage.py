@@ -30,7 +30,9 @@ def test_every_part_is_a_job():
 
 def test_groups_and_reasons(oracle):
     assert set(oracle.groups) == {"retrieval", "collapse", "alignment", "withheld"}
-    assert not oracle.skipped
+    known = {"position", "transfer", "registration", "deblending"}
+    assert set(oracle.skipped) == known
+    assert all("jaisp inject" in reason for reason in oracle.skipped.values())
 
 
 def test_plots_and_their_numbers(oracle, tmp_path):

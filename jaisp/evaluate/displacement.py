@@ -1,0 +1,95 @@
+"""How far a source lies in one survey from where it lies in another, off the tokens of both.
+
+Two forms of readout: linear in the tokens' strongest directions; or linear in the products of what
+tokens differ by with what they have in common, both over the tokens' length. By how much tokens
+differ for a small displacement depends on what they show, which a linear readout can't take into
+account.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from jaisp.evaluate.probe import fit_probe
+
+Kind = Literal["linear", "products"]
+LINEAR: Kind = "linear"
+PRODUCTS: Kind = "products"
+DIFFERENCES, COMMON = 32, 24  # directions of each that are multiplied
+STRONGEST = 128  # directions of each survey that a linear readout is given
+SHORTEST = 0.01  # of the median length: below, tokens say nothing
+
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def kinds_of(
+    away: Float32[np.ndarray, "source _"], here: Float32[np.ndarray, "source _"]
+) -> tuple[Kind, ...]:
+    """The forms that can be fitted: only tokens of one length can be subtracted."""
+    return (LINEAR, PRODUCTS) if away.shape[1] == here.shape[1] else (LINEAR,)
+
+
+def fit_displacement(
+    kind: Kind,
+    away: Float32[np.ndarray, "source _"],
+    here: Float32[np.ndarray, "source _"],
+    moved: Float[np.ndarray, "source 2"],
+    unit: Int[np.ndarray, " source"],
+    seed: int,
+    constant: bool = True,
+) -> Predict:
+    """Fit displacements to tokens of the displaced survey and of the other, means subtracted.
+
+    unit: the piece of sky of each source. constant: whether equal tokens may mean a displacement;
+    without, the linear form only knows what tokens differ by.
+    """
+    describe = _products(away, here) if kind == PRODUCTS else _linear(away, here, constant)
+    x, y = describe(away, here), moved
+    if not constant:
+        x, y, unit = np.concatenate([x, -x]), np.concatenate([y, -y]), np.tile(unit, 2)
+    probe = fit_probe("linear", x, y, seed, unit)
+    return lambda away, here: probe.predict(describe(away, here))
+
+
+def _linear(away: np.ndarray, here: np.ndarray, constant: bool) -> Predict:
+    """The strongest directions of both, or only of what they differ by."""
+    if not constant:
+        differ = _directions(away - here, STRONGEST)
+        return lambda away, here: (away - here) @ differ
+    from_away, from_here = _directions(away, STRONGEST), _directions(here, STRONGEST)
+    return lambda away, here: np.concatenate([away @ from_away, here @ from_here], axis=1)
+
+
+def _products(away: np.ndarray, here: np.ndarray) -> Predict:
+    length = float(np.median(_length(away, here)))
+    differ, common = _split(away, here, length)
+    from_differ, from_common = _directions(differ, DIFFERENCES), _directions(common, COMMON)
+
+    def describe(away: np.ndarray, here: np.ndarray) -> np.ndarray:
+        differ, common = _split(away, here, length)
+        pairs = np.einsum("sd,sc->sdc", differ @ from_differ, common @ from_common)
+        return pairs.reshape(len(pairs), -1)
+
+    return describe
+
+
+def _length(away: np.ndarray, here: np.ndarray) -> Float[np.ndarray, " source"]:
+    return np.sqrt((((away + here) / 2) ** 2).mean(axis=1, dtype=np.float64))
+
+
+def _split(
+    away: np.ndarray, here: np.ndarray, length: float
+) -> Sequence[Float[np.ndarray, "source feature"]]:
+    """What tokens differ by and what they have in common, over their length."""
+    over = 1 / np.maximum(_length(away, here), max(SHORTEST * length, 1e-12))[:, None]
+    return (away - here) * over, (away + here) / 2 * over
+
+
+def _directions(
+    values: Float[np.ndarray, "source feature"], count: int
+) -> Float[np.ndarray, "feature kept"]:
+    """Those in which values are longest, about zero."""
+    _, vectors = np.linalg.eigh(values.T @ values)
+    return vectors[:, ::-1][:, :count]

@@ -1,0 +1,148 @@
+"""Surveys that were displaced by known amounts, read by planted tokens and by planted encoders."""
+
+import numpy as np
+import pytest
+
+from jaisp.config.evaluate import EvaluateConfig
+from jaisp.evaluate.controls import Blank
+from jaisp.evaluate.displaced import Patches
+from jaisp.evaluate.motion import Motion, Moves
+from jaisp.evaluate.registration import Sighting, registration, registration_rows
+from tests.evaluate.displaced_skies import SHIFTS, publish_displaced
+from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
+
+SETTINGS = EvaluateConfig(resamples=100)
+TOKEN_MAS = 1600.0
+TILES_APART = np.array([60.0, -40.0])  # mas, that the tiles of the two surveys lie apart
+SOURCES = 30  # a patch
+PATCHES = 120
+
+
+@pytest.fixture(scope="module")
+def patches() -> Patches:
+    rng = np.random.default_rng(1)
+    number, motion = np.arange(PATCHES), {}
+    for survey in ("a", "b"):
+        size, angle = rng.permutation(np.resize(SHIFTS, PATCHES)), rng.uniform(0, 7, PATCHES)
+        shift = np.stack([size * np.cos(angle), size * np.sin(angle)], axis=1)
+        motion[survey] = Motion(shift, rng.uniform(-2, 2, PATCHES))
+    is_train = number % 2 == 0
+    return Patches(number, number, ["field"] * PATCHES, is_train, ~is_train, motion)
+
+
+def planted(patches, knows="offset", astray=0.0):
+    """Tokens that are a projection of the source's offset from the token, with an error; those of
+    `a` are `astray` (mas) from where they should be."""
+    rng = np.random.default_rng(2)
+    number = np.repeat(np.arange(PATCHES * SOURCES), 2)
+    patch = number // SOURCES
+    place = np.repeat(rng.uniform(-24, 24, (PATCHES * SOURCES, 2)), 2, axis=0)
+    snr = np.repeat(10 ** rng.uniform(1, 2, PATCHES * SOURCES), 2)
+    offset = rng.uniform(-TOKEN_MAS / 2, TOKEN_MAS / 2, place.shape)
+    matrix = np.random.default_rng(3).normal(size=(2, 24)) / 1000
+
+    def tokens(where):
+        error = np.repeat(rng.normal(size=(PATCHES * SOURCES, 2)), 2, axis=0) * sigma(snr)[:, None]
+        seen = (where + error) @ matrix
+        if knows != "offset":
+            nothing = rng.normal(size=seen.shape)
+            never_moved = offset @ matrix
+            seen = {"nothing": nothing, "one thing": 0 * seen, "the place": never_moved}[knows]
+        return {
+            "model": seen.astype(np.float32),
+            "random": rng.normal(size=seen.shape).astype(np.float32),
+        }
+
+    own = tokens(offset + patches.motion["b"].at(patch, place))
+    away = tokens(offset + patches.motion["a"].at(patch, place) + TILES_APART + [astray, 0])
+    pair = Sighting("a", "b", number, patch, place, snr, away, own, tokens(offset))
+    _, first = np.unique(number, return_index=True)
+    moved = patches.motion["a"].at(patch, place) + TILES_APART + rng.normal(0, 10, place.shape)
+    return pair, Moves(patch[first], place[first], moved[first], snr[first])
+
+
+def sigma(snr):
+    """Error of one survey's tokens of one source, mas."""
+    return 1000 / snr
+
+
+def rows_of(patches, pair, matched):
+    phase = patches.motion["a"].shift + TILES_APART
+    return registration_rows(patches, pair, matched, phase, SETTINGS)
+
+
+def test_an_oracle_reaches_the_noise_of_its_tokens(patches):
+    pair, matched = planted(patches)
+    rows = rows_of(patches, pair, matched)
+    assert [row["shift_mas"] for row in rows] == list(SHIFTS)
+    _, first = np.unique(pair.number, return_index=True)
+    information = np.bincount(pair.patch[first], 1 / (2 * sigma(pair.snr[first]) ** 2))
+    best = np.sqrt(np.mean(1 / information))  # a few mas
+    errors = np.array([row["error_mas"] for row in rows])
+    assert sum(row["n"] for row in rows) == PATCHES // 2
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(best, rel=0.3)
+    for row in rows:
+        assert row["error_mas_low"] <= row["error_mas"] <= row["error_mas_high"]
+        assert row["sources"] == SOURCES * row["n"]
+        assert row["underpowered"]
+        # What catalogues and phases say is right up to how far apart the tiles lie.
+        assert row["catalogue_mas"] < 2 * 10 / np.sqrt(SOURCES)
+        assert row["phase_correlation_mas"] < 1e-6 + row["shift_mas"]
+        assert row["rotation_error"] < 0.5 * row["constant_rotation_error"]
+        for control in ("random", "shuffled"):
+            assert row[f"{control}_mas"] >= 0.8 * row["constant_mas"]
+        assert row["constant_mas"] == pytest.approx(row["shift_mas"], rel=0.5)
+
+
+def test_a_patch_that_did_not_move_proves_nothing(patches):
+    rows = rows_of(patches, *planted(patches))
+    assert [row["claim"] for row in rows][::4] == [False, True]
+
+
+@pytest.mark.parametrize("knows", ["nothing", "one thing", "the place"])
+def test_tokens_that_know_nothing_score_as_no_answer(patches, knows):
+    for row in rows_of(patches, *planted(patches, knows=knows)):
+        assert row["error_mas"] >= 0.8 * row["constant_mas"]
+
+
+def test_tokens_a_place_away_are_found_out(patches):
+    """By the readout of the other survey's tokens; its own has learnt to live with it."""
+    right, wrong = (
+        [row["shared_mas"] for row in rows_of(patches, *planted(patches, astray=astray))]
+        for astray in (0.0, TOKEN_MAS)
+    )
+    assert max(right) < 100
+    assert min(wrong) > 300
+
+
+@pytest.fixture(scope="module")
+def displaced(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("registration"))
+        put = {"shift": (0.11, -0.07), "per_arcmin2": 100.0}
+        yield (
+            publish_sky(sky_config(test=0.3), **put),
+            publish_displaced(sky_config(test=0.3, run="displaced"), **put),
+        )
+
+
+def pooled(rows, name):
+    """Root mean square over sizes of the shift above 0, relative to no answer."""
+    return np.sqrt(np.mean([(r[name] / r["constant_mas"]) ** 2 for r in rows if r["shift_mas"]]))
+
+
+def test_images_in_shifts_out(displaced):
+    """From pixels: what is fitted on a dozen patches is worth a few tens of mas."""
+    encoders = {"model": Oracle(), "blank": Blank(Noise(), 1)}
+    rows = registration(*displaced, encoders, SETTINGS)
+    assert {(row["survey"], row["target"]) for row in rows} == {
+        ("sharp", "wide"),
+        ("wide", "sharp"),
+    }
+    for row in rows:
+        assert row["catalogue_mas"] < 3
+        assert row["phase_correlation_mas"] < 60 + 0.2 * row["shift_mas"]
+        assert row["field"] == "displaced"
+    assert pooled(rows, "error_mas") < 0.4
+    for control in ("blank", "shuffled"):
+        assert pooled(rows, f"{control}_mas") == pytest.approx(1, abs=0.15)
