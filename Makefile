@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test fast-test lint real real-wide drill drill-writers bench-warp bench-store \
-        bench-scaling bench-plan bench-loader bench-memory bench-bound figures clean
+        bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -75,6 +75,10 @@ bench-bound: .venv/test.stamp
 # Loading batches of patches, against memmaps and zarr.
 bench-loader: .venv/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/loader.py --out docs/benchmarks/loader.json
+
+# The simulation's speed and accuracy against GalSim's per-object drawing.
+bench-simulate: .venv/test.stamp
+	$(BIN)/python benchmarks/simulate.py --out docs/benchmarks/simulate.json
 
 # README's pictures and figures, from the results of `make run`.
 figures: .venv/run.stamp

@@ -9,6 +9,9 @@ class SimulateConfig(Section):
     """What is on the simulated sky, and how it is cut into tiles."""
 
     seed: int = Field(1, ge=0, description="Draws the sky and the noise; same seed, same bytes.")
+    sources: bool = Field(
+        True, description="False: no galaxies and no stars, a field of zero flux."
+    )
     galaxies_per_arcmin2: float = Field(
         130.0,
         ge=0.0,

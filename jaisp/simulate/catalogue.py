@@ -19,7 +19,7 @@ BRIGHTEST_GALAXY = 16.5  # AB, i
 BRIGHTEST_STAR, FAINTEST_STAR, STAR_COUNTS_SLOPE = 15.0, 25.5, 0.1
 GROUP_SHARE, GROUP_ARCSEC = 0.25, 9.0
 PAIR_SHARE, PAIR_ARCSEC = 0.08, (0.4, 1.8)
-BLEND_ARCSEC = 1.5
+BLEND_ARCSEC, PARTNER_ARCSEC = 1.5, 3.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Catalogue:
     bulge_fraction: Float[np.ndarray, " source"]  # in i
     e1: Float[np.ndarray, " source"]
     e2: Float[np.ndarray, " source"]
+    template: Float[np.ndarray, " source"]  # of the disc, 0 (E) to 3 (Im); NaN for stars
+    temperature: Float[np.ndarray, " source"]  # kelvin; NaN for galaxies
     bulge_flux: Float[np.ndarray, "source band"]
     disc_flux: Float[np.ndarray, "source band"]  # of a star: all of it
     wavelength: Float[np.ndarray, "source band"]  # of its photons in the band: the mean, nm
@@ -65,8 +67,8 @@ def draw_catalogue(
 ) -> Catalogue:
     """Sources in a rectangle, width by height on the tangent plane at `centre`."""
     area = size_arcsec[0] * size_arcsec[1] / 3600.0
-    galaxies = rng.poisson(simulate.galaxies_per_arcmin2 * area)
-    stars = rng.poisson(simulate.stars_per_arcmin2 * area)
+    galaxies = rng.poisson(simulate.sources * simulate.galaxies_per_arcmin2 * area)
+    stars = rng.poisson(simulate.sources * simulate.stars_per_arcmin2 * area)
     place = rng.uniform(-0.5, 0.5, (galaxies + stars, 2)) * size_arcsec
     magnitude = _galaxy_magnitudes(simulate.galaxies_per_arcmin2, galaxies, rng)
     # Redshifts at a magnitude: LSST Science Book, equation 3.8.
@@ -88,26 +90,46 @@ def from_plane(centre: SkyCoord, east: np.ndarray, north: np.ndarray) -> SkyCoor
     return centre.directional_offset_by(np.arctan2(east, north) * u.rad, angle * u.rad)
 
 
-def truth_table(catalogue: Catalogue, columns: list[str]) -> Table:
-    """What the sky holds, a row a source; `columns` name the fluxes of the catalogue's bands."""
+def truth_table(catalogue: Catalogue, columns: list[str], bent: list[str] | None = None) -> Table:
+    """What the sky holds, a row a source.
+
+    `columns` name the fluxes of the catalogue's bands; those of them in `bent` get their effective
+    wavelengths too, from which refraction follows.
+    """
     flux = catalogue.bulge_flux + catalogue.disc_flux
     table = Table()
     table["id"] = np.arange(len(catalogue))
     for name in ("ra", "dec", "type", "redshift", "bulge_fraction", "e1", "e2"):
         table[name] = getattr(catalogue, name)
+    table["template"], table["temperature"] = catalogue.template, catalogue.temperature
     table["half_light_radius_arcsec"] = _half_light_radius(catalogue)
     table["neighbours"] = _neighbours(catalogue)
+    table["partner"], table["partner_separation_arcsec"] = _partners(catalogue)
     for number, name in enumerate(columns):
-        table[name] = flux[:, number]
-        table[name].unit = "nJy"
-    table["ra"].unit = table["dec"].unit = "deg"
-    table["half_light_radius_arcsec"].unit = "arcsec"
-    table["half_light_radius_arcsec"].description = "in i, before any PSF, of axes √(a b)"
-    table["bulge_fraction"].description = "in i"
-    table["e1"].description = "(a - b) / (a + b) cos(2 position angle), east of north"
-    table["e2"].description = "(a - b) / (a + b) sin(2 position angle), east of north"
-    table["neighbours"].description = f"other sources within {BLEND_ARCSEC} arcsec"
+        table[f"flux_{name}"] = flux[:, number]
+        table[f"flux_{name}"].unit = "nJy"
+        if name in (bent or []):
+            table[f"wavelength_{name}"] = catalogue.wavelength[:, number]
+            table[f"wavelength_{name}"].unit = "nm"
+            table[f"wavelength_{name}"].description = "mean of the source's photons"
+    for name, unit, description in TRUTH:
+        table[name].unit, table[name].description = unit, description
     return table
+
+
+TRUTH = (
+    ("ra", "deg", "ICRS"),
+    ("dec", "deg", "ICRS"),
+    ("bulge_fraction", None, "in i"),
+    ("e1", None, "(a - b) / (a + b) cos(2 position angle), east of north"),
+    ("e2", None, "(a - b) / (a + b) sin(2 position angle), east of north"),
+    ("template", None, "spectrum of the disc: 0 E, 1 Sbc, 2 Scd, 3 Im; NaN for stars"),
+    ("temperature", "K", "black body of a star; NaN for galaxies"),
+    ("half_light_radius_arcsec", "arcsec", "in i, before any PSF, of axes √(a b)"),
+    ("neighbours", None, f"other sources within {BLEND_ARCSEC} arcsec"),
+    ("partner", None, f"id of the nearest other source within {PARTNER_ARCSEC} arcsec, or -1"),
+    ("partner_separation_arcsec", "arcsec", "NaN without a partner"),
+)
 
 
 def _galaxy_magnitudes(density: float, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -183,6 +205,8 @@ def _galaxies(
         bulge_fraction=bulge_fraction,
         e1=ellipticity * np.cos(2.0 * angle),
         e2=ellipticity * np.sin(2.0 * angle),
+        template=disc_template,
+        temperature=np.full(count, np.nan),
         bulge_flux=bulge_flux,
         disc_flux=disc_flux,
         wavelength=wavelength,
@@ -207,6 +231,8 @@ def _stars(position: SkyCoord, bands: list[Band], rng: np.random.Generator) -> C
         bulge_fraction=zero,
         e1=zero,
         e2=zero,
+        template=np.full(count, np.nan),
+        temperature=temperature,
         bulge_flux=np.zeros((count, len(bands))),
         disc_flux=flux[:, None] * star_colours(bands, temperature),
         wavelength=np.stack([star_wavelength(band, temperature) for band in bands], axis=1),
@@ -229,10 +255,31 @@ def _half_light_radius(catalogue: Catalogue) -> np.ndarray:
 
 
 def _neighbours(catalogue: Catalogue) -> np.ndarray:
-    """How many other sources are within BLEND_ARCSEC of each, by chords of the unit sphere."""
+    """How many other sources are within BLEND_ARCSEC of each."""
     if len(catalogue) == 0:
         return np.zeros(0, int)
-    sphere = SkyCoord(catalogue.ra, catalogue.dec, unit="deg").cartesian.xyz.value.T
-    chord = 2.0 * np.sin(np.radians(BLEND_ARCSEC / 3600.0) / 2.0)
-    tree = cKDTree(sphere)
-    return tree.query_ball_point(sphere, chord, return_length=True) - 1
+    sphere = _sphere(catalogue)
+    return cKDTree(sphere).query_ball_point(sphere, _chord(BLEND_ARCSEC), return_length=True) - 1
+
+
+def _partners(catalogue: Catalogue) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest other source within PARTNER_ARCSEC of each, and its distance in arcsec."""
+    partner, separation = np.full(len(catalogue), -1), np.full(len(catalogue), np.nan)
+    if len(catalogue) < 2:
+        return partner, separation
+    sphere = _sphere(catalogue)
+    chord, nearest = cKDTree(sphere).query(sphere, k=[2])
+    near = chord[:, 0] < _chord(PARTNER_ARCSEC)
+    partner[near] = nearest[near, 0]
+    separation[near] = 3600.0 * np.degrees(2.0 * np.arcsin(chord[near, 0] / 2.0))
+    return partner, separation
+
+
+def _sphere(catalogue: Catalogue) -> np.ndarray:
+    """Points of the unit sphere."""
+    return SkyCoord(catalogue.ra, catalogue.dec, unit="deg").cartesian.xyz.value.T
+
+
+def _chord(arcsec: float) -> float:
+    """Length between two points of the unit sphere."""
+    return float(2.0 * np.sin(np.radians(arcsec / 3600.0) / 2.0))

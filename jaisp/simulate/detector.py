@@ -10,6 +10,7 @@ from jaisp.simulate.instruments import Instrument
 from jaisp.simulate.psf import AB_NJY, background_noise, optics_of
 from jaisp.simulate.resample import KERNEL_HALF_WIDTH, lanczos
 
+SILICON = 1100.0  # nm: bands below it are a CCD's
 SATURATED_SHARE = 0.98  # of a full pixel: the level that the header gives
 RIM_PIXELS = 12
 
@@ -48,7 +49,7 @@ def camera_of(instrument: Instrument, band_name: str, exposure: float) -> Camera
         noise=background_noise(instrument, band_name, exposure),
         electrons=seconds * 10 ** (0.4 * (band.electron_zeropoint - AB_NJY)),
         full=10 ** (0.4 * (AB_NJY - band.saturation)) * optics.peak_share(),
-        bleeds=instrument.site is not None and band.native_pixels == 1,
+        bleeds=band.wavelength[1] < SILICON,
     )
 
 

@@ -1,6 +1,13 @@
-"""The optics and depth of the instruments that can be simulated."""
+"""The instruments that can be simulated: optics, passbands, depth.
 
-from dataclasses import dataclass
+FWHM, zero points, exposure times and sky brightness are those that surveycodex collects, whose
+files name a source for each (Boucaud et al., github.com/LSSTDESC/surveycodex, 1.3.0). Depths are
+published ones where the tables below name them; else the sky's noise gives them.
+"""
+
+from dataclasses import dataclass, replace
+
+from surveycodex import get_survey
 
 from jaisp.config.survey import Survey
 from jaisp.errors import UserError
@@ -11,20 +18,23 @@ from jaisp.simulate.transfer import Telescope
 class Band:
     """One filter of one instrument.
 
-    `wavelength` is the band's edges in nm (a top hat). `depth` is the 5σ AB magnitude of a point
-    source, `electron_zeropoint` the AB magnitude of one electron per second, `exposure` the
-    seconds that the depth stands for. `saturation` is the AB magnitude of a star whose central
-    pixel just fills up.
+    `wavelength` is the band's edges in nm, a top hat unless GalSim has its `curve`. `fwhm_arcsec`
+    is the PSF's without the pixel. `depth` is the 5σ AB magnitude of a point source; None: that of
+    the photons of the `sky` (AB per arcsec²). `electron_zeropoint` is the AB magnitude of one
+    electron per second, `exposure` the seconds that the depth stands for. `saturation` is the AB
+    magnitude of a star whose central pixel just fills up, `zeropoint` that of a tile's unit.
     """
 
     wavelength: tuple[float, float]
     fwhm_arcsec: float
-    depth: float
+    depth: float | None
     zeropoint: float
     electron_zeropoint: float
     exposure: float
     saturation: float
+    sky: float
     native_pixels: int = 1  # side of a detector pixel in pixels of the tile
+    curve: str | None = None  # file of GalSim's bandpasses
 
 
 @dataclass(frozen=True)
@@ -59,11 +69,49 @@ class Instrument:
     bands: dict[str, Band]
 
 
+def _band(
+    codex: str,
+    name: str,
+    wavelength: tuple[float, float],
+    saturation: float,
+    depth: float | None = None,
+    zeropoint: float = 31.4,
+    exposures: float = 1.0,
+    **more: object,
+) -> Band:
+    """A filter as surveycodex has it, exposed `exposures` times as long."""
+    known = get_survey(codex).get_filter(name)
+    band = Band(
+        wavelength=wavelength,
+        fwhm_arcsec=float(known.psf_fwhm.to_value("arcsec")),
+        depth=depth,
+        zeropoint=zeropoint,
+        electron_zeropoint=float(known.zeropoint.value),
+        exposure=exposures * float(known.full_exposure_time.to_value("s")),
+        saturation=saturation,
+        sky=float(known.sky_brightness.value),
+    )
+    return replace(band, **more)  # type: ignore[arg-type]
+
+
+def _nisp(name: str, wavelength: tuple[float, float], **more: float) -> Band:
+    """A band of NISP: four dithers; its FWHM was measured on stacks, with the pixel of 0.3″."""
+    band = _band("Euclid_NISP", name, wavelength, exposures=4.0, native_pixels=3, **more)
+    # A square pixel's variance is that of a Gaussian of 0.68 of its side in FWHM.
+    return replace(band, fwhm_arcsec=(band.fwhm_arcsec**2 - 0.204**2) ** 0.5)
+
+
+# Air of the three mountains: mean pressure, temperature and humidity at night.
 PACHON = Site(pressure=561.0, temperature=11.5, water_pressure=5.0)  # 2650 m
+TOLOLO = Site(pressure=585.0, temperature=11.5, water_pressure=5.0)  # 2200 m
+MAUNA_KEA = Site(pressure=461.0, temperature=2.0, water_pressure=2.0)  # 4140 m
+
+# Obscurations are linear: 1 − (area / full area) of surveycodex, square-rooted.
 EUCLID = Telescope(diameter=1.2, obscuration=0.36, struts=3, strut_width=0.012)
+ROMAN_TELESCOPE = Telescope(diameter=2.4, obscuration=0.31, struts=6, strut_width=0.04)
 
 # Depth: coadded 5σ of Ivezić et al. 2019 (ApJ 873, 111; table 1) after a tenth of the survey.
-# Zero points: SMTN-002. Exposures: the visits of one year, 30 s each.
+# Saturation of 15 s exposures likewise. Curves: GalSim's, of the LSST project, at airmass 1.2.
 RUBIN = Instrument(
     pixel_arcsec=0.2,
     moffat_beta=3.0,
@@ -75,12 +123,15 @@ RUBIN = Instrument(
     cosmic_rays_per_arcmin2=0.3,
     unit="nJy",
     bands={
-        "u": Band((330.0, 400.0), 0.81, 24.85, 31.4, 27.03, 168.0, 15.6),
-        "g": Band((402.0, 552.0), 0.77, 26.15, 31.4, 28.38, 240.0, 17.0),
-        "r": Band((552.0, 691.0), 0.73, 26.25, 31.4, 28.15, 552.0, 16.8),
-        "i": Band((691.0, 818.0), 0.71, 25.55, 31.4, 27.86, 552.0, 16.5),
-        "z": Band((818.0, 922.0), 0.69, 24.85, 31.4, 27.46, 480.0, 16.1),
-        "y": Band((949.0, 1060.0), 0.68, 23.65, 31.4, 26.68, 480.0, 15.2),
+        name: _band("LSST", name, edges, full, depth, exposures=0.1, curve=f"LSST_{name}.dat")
+        for name, edges, full, depth in (
+            ("u", (305.3, 408.6), 15.6, 24.85),
+            ("g", (386.3, 567.0), 17.0, 26.15),
+            ("r", (536.9, 706.0), 16.8, 26.25),
+            ("i", (675.9, 833.0), 16.5, 25.55),
+            ("z", (802.9, 938.6), 16.1, 24.85),
+            ("y", (908.3, 1099.6), 15.2, 23.65),
+        )
     },
 )
 
@@ -99,14 +150,86 @@ EUCLID_Q1 = Instrument(
     cosmic_rays_per_arcmin2=0.5,
     unit="adu",
     bands={
-        "VIS": Band((540.0, 920.0), 0.16, 27.7, 24.6, 25.5, 2264.0, 17.8),
-        "Y": Band((949.6, 1212.3), 0.41, 24.3, 29.8, 25.0, 348.0, 15.6, native_pixels=3),
-        "J": Band((1167.6, 1567.0), 0.44, 24.5, 30.0, 25.1, 348.0, 15.7, native_pixels=3),
-        "H": Band((1521.5, 2021.4), 0.48, 24.4, 29.9, 25.1, 348.0, 15.7, native_pixels=3),
+        "VIS": _band("Euclid_VIS", "IE", (540.0, 920.0), 17.8, 27.7, 24.6, exposures=4.0),
+        "Y": _nisp("YE", (949.6, 1212.3), saturation=15.6, depth=24.3, zeropoint=29.8),
+        "J": _nisp("JE", (1167.6, 1567.0), saturation=15.7, depth=24.5, zeropoint=30.0),
+        "H": _nisp("HE", (1521.5, 2021.4), saturation=15.7, depth=24.4, zeropoint=29.9),
     },
 )
 
-INSTRUMENTS = {"rubin": RUBIN, "euclid_q1": EUCLID_Q1}
+# HSC-SSP Wide. Depth: of the sky. Edges: Kawanomoto et al. 2018 (PASJ 70, 66), rounded. Saturation:
+# a full well of 1.5e5 electrons in single exposures of 150 s (g, r) and 200 s. Coadds have zero
+# point 27.
+HSC = Instrument(
+    pixel_arcsec=0.168,
+    moffat_beta=3.0,
+    telescope=None,
+    site=MAUNA_KEA,
+    astrometry=1.0,
+    distorted=True,
+    separate_planes=False,
+    cosmic_rays_per_arcmin2=0.3,
+    unit="adu",
+    bands={
+        name: _band("HSC", name, edges, full, zeropoint=27.0)
+        for name, edges, full in (
+            ("g", (400.0, 545.0), 17.6),
+            ("r", (545.0, 700.0), 17.6),
+            ("i", (700.0, 850.0), 18.2),
+            ("z", (850.0, 930.0), 17.0),
+            ("y", (935.0, 1050.0), 16.7),
+        )
+    },
+)
+
+# DES DR2. Depth: 10σ in apertures of 1.95″ (Abbott et al. 2021, ApJS 255, 20), here as 5σ of a
+# point source. Edges: those of DECam's filters, rounded. Saturation: a full well of 1.3e5 electrons
+# in exposures of 90 s (Y: 45 s). Coadds have zero point 30.
+DES = Instrument(
+    pixel_arcsec=0.263,
+    moffat_beta=3.0,
+    telescope=None,
+    site=TOLOLO,
+    astrometry=1.0,
+    distorted=True,
+    separate_planes=False,
+    cosmic_rays_per_arcmin2=0.3,
+    unit="adu",
+    bands={
+        name: _band("DES", name, edges, full, depth, 30.0)
+        for name, edges, full, depth in (
+            ("g", (400.0, 550.0), 15.2, 25.2),
+            ("r", (560.0, 710.0), 15.8, 25.1),
+            ("i", (700.0, 850.0), 15.9, 24.5),
+            ("z", (850.0, 1000.0), 15.7, 23.9),
+            ("Y", (950.0, 1065.0), 13.8, 22.4),
+        )
+    },
+)
+
+# Roman's HLWAS, medium tier, single exposures of 107 s. Depth: of the sky. Edges: those of the
+# filters by STScI (roman-docs.stsci.edu). Its mosaics stay on detector pixels here.
+ROMAN = Instrument(
+    pixel_arcsec=0.11,
+    moffat_beta=0.0,
+    telescope=ROMAN_TELESCOPE,
+    site=None,
+    astrometry=1.0 / 3.0,
+    distorted=False,
+    separate_planes=False,
+    cosmic_rays_per_arcmin2=0.5,
+    unit="nJy",
+    bands={
+        name: _band("Roman_WFI", name, edges, 17.6)
+        for name, edges in (
+            ("F106", (927.0, 1192.0)),
+            ("F129", (1131.0, 1454.0)),
+            ("F158", (1380.0, 1774.0)),
+        )
+    },
+)
+
+INSTRUMENTS = {"rubin": RUBIN, "euclid_q1": EUCLID_Q1, "hsc": HSC, "des": DES, "roman": ROMAN}
 
 
 def instrument_of(name: str, survey: Survey) -> Instrument:

@@ -126,7 +126,8 @@ class Optics:
             scale = moffat_scale(self.fwhm_arcsec, self.beta)
             peak = share * (self.beta - 1.0) / (np.pi * scale**2)
             return scale * peak ** (0.5 / self.beta) / self.pixel_arcsec
-        # Beyond the first rings the mean over angles falls as r⁻³ (Sacek 2006); spikes stand above.
+        # Beyond the first rings the mean over angles falls as r⁻³; spikes stand above it. The share
+        # of light beyond r is 2 λ / (π² D (1 − ε) r), from the slope of the transfer function at 0.
         width = 0.5e-9 * sum(self.edges) / self.telescope.diameter * 206265.0
         wing = SPIKES * width / (np.pi**3 * (1.0 - self.telescope.obscuration))
         return (share * wing) ** (1.0 / 3.0) / self.pixel_arcsec
@@ -174,7 +175,10 @@ class TilePsf:
         ground = optics.telescope is None
         size = GROUND_SIZE if ground else SPACE_SIZE
         ellipticity = GROUND_ELLIPTICITY if ground else SPACE_ELLIPTICITY
-        self._largest = GROUND_LARGEST if ground else SPACE_LARGEST
+        # In space only the Gaussian varies: it has to stay one, however small it is.
+        blur = (optics.blur / (SIGMA * optics.fwhm_arcsec)) ** 2
+        self._size_limit = 0.15 if ground else min(0.03, blur / 6.0)
+        self._largest = GROUND_LARGEST if ground else min(SPACE_LARGEST, blur / 6.0)
         scale = np.array([[s[0], s[1], s[1], s[2], s[2], s[2]] for s in (size, *[ellipticity] * 2)])
         self._coefficients = scale * rng.standard_normal((3, 6))
         self._kernels: dict[tuple, np.ndarray] = {}
@@ -182,8 +186,7 @@ class TilePsf:
     def block_of(
         self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column of the squares that positions lie in, from 0; those off the tile count
-        to the nearest one."""
+        """Row and column, from 0, of the squares that positions lie in or are nearest to."""
         rows, columns = self.blocks
         row = np.floor((np.asarray(y) + self.margin) / self.block).astype(int)
         column = np.floor((np.asarray(x) + self.margin) / self.block).astype(int)
@@ -201,8 +204,8 @@ class TilePsf:
         u = (2.0 * column + 1.0) / self.blocks[1] - 1.0
         size, e1, e2 = self._coefficients @ np.array([1.0, u, v, u * u, u * v, v * v])
         shrink = min(1.0, self._largest / max(np.hypot(e1, e2), 1e-12))
-        limit = 0.15 if self.optics.telescope is None else 0.03
-        return 1.0 + float(np.clip(size, -limit, limit)), float(e1 * shrink), float(e2 * shrink)
+        size = 1.0 + np.clip(size, -self._size_limit, self._size_limit)
+        return float(size), float(e1 * shrink), float(e2 * shrink)
 
     def transfer(
         self,
@@ -283,9 +286,13 @@ def tile_psf(
 
 def background_noise(instrument: Instrument, band_name: str, exposure: float) -> float:
     """1σ of the background in a native pixel (nJy) that gives the band's depth."""
-    band = instrument.bands[band_name]
-    point = 10 ** (0.4 * (AB_NJY - band.depth)) / 5.0
-    return point / np.sqrt(optics_of(instrument, band_name).noise_pixels() * exposure)
+    band, optics = instrument.bands[band_name], optics_of(instrument, band_name)
+    if band.depth is not None:
+        point = 10 ** (0.4 * (AB_NJY - band.depth)) / 5.0
+        return point / np.sqrt(optics.noise_pixels() * exposure)
+    sky = optics.pixel_arcsec**2 * 10 ** (0.4 * (band.electron_zeropoint - band.sky))
+    electron = 10 ** (0.4 * (AB_NJY - band.electron_zeropoint))  # nJy of one a second
+    return float(np.sqrt(sky / (band.exposure * exposure))) * electron
 
 
 def add_points(
@@ -343,7 +350,7 @@ def _fwhm(optics: Optics, size: float = 1.0, e1: float = 0.0, e2: float = 0.0) -
     return float(np.sqrt(widths[0] * widths[1])) * optics.pixel_arcsec
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=96)
 def _base(optics: Optics, frequency_y: bytes, frequency_x: bytes) -> np.ndarray:
     """The telescope's share of a transfer function, kept for grids that come again."""
     assert optics.telescope is not None

@@ -1,4 +1,4 @@
-"""Colours of galaxies and stars, from spectra seen through top-hat filters."""
+"""Colours of galaxies and stars, from spectra seen through filters."""
 
 from functools import cache
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import map_coordinates
 
-from jaisp.simulate.instruments import Band
+from jaisp.simulate.instruments import RUBIN, Band
 
-REFERENCE = (691.0, 818.0)  # nm, Rubin i: every colour is relative to it
+REFERENCE = RUBIN.bands["i"]  # every colour is relative to it
 TEMPLATES = ("E", "Sbc", "Scd", "Im")  # Coleman, Wu & Weedman 1980, red to blue
 REDSHIFTS = np.linspace(0.0, 6.0, 121)
 LYMAN_ALPHA, LYMAN_LIMIT = 121.6, 91.2  # nm
@@ -28,27 +28,15 @@ def galaxy_colours(
     `template` 0 … 3 runs from elliptical to irregular, between two templates their geometric mean;
     `reddening` is E(B−V) of the attenuation law of Calzetti et al. 2000 (ApJ 533, 682).
     """
-    edges = (REFERENCE, *(band.wavelength for band in bands))
-    table = np.log(np.maximum(_template_table(edges), 1e-12))
+    filters = (REFERENCE, *bands)
     row = redshift / REDSHIFTS[1]
-    flux = np.empty((len(redshift), len(edges)))
-    for number, edge in enumerate(edges):
-        flux[:, number] = map_coordinates(table[:, :, number], [template, row], order=1)
-        rest_micron = np.mean(edge) / 1000.0 / (1.0 + redshift)
+    flux = np.empty((len(redshift), len(filters)))
+    for number, band in enumerate(filters):
+        table = np.log(np.maximum(_flux_table(band), 1e-12))
+        flux[:, number] = map_coordinates(table, [template, row], order=1)
+        rest_micron = np.mean(band.wavelength) / 1000.0 / (1.0 + redshift)
         flux[:, number] -= 0.4 * np.log(10.0) * reddening * calzetti(rest_micron)
     return np.exp(flux[:, 1:] - flux[:, :1])
-
-
-def star_colours(
-    bands: list[Band], temperature: Float[np.ndarray, " source"]
-) -> Float[np.ndarray, "source band"]:
-    """Flux density of a black body (kelvin) in each band over that in the reference band."""
-    flux = []
-    for edge in (REFERENCE, *(band.wavelength for band in bands)):
-        wavelength = np.linspace(*edge, SAMPLES)
-        exponent = SECOND_RADIATION / (wavelength * temperature[:, None])
-        flux.append((wavelength**-3 / np.expm1(exponent)).mean(axis=1))
-    return np.stack(flux[1:], axis=1) / flux[0][:, None]
 
 
 def galaxy_wavelengths(
@@ -57,20 +45,52 @@ def galaxy_wavelengths(
     redshift: Float[np.ndarray, " source"],
 ) -> Float[np.ndarray, "source band"]:
     """Mean wavelength (nm) of a galaxy's photons in each band, without dust."""
-    edges = tuple(band.wavelength for band in bands)
-    table, row = _wavelength_table(edges), redshift / REDSHIFTS[1]
-    seen = [map_coordinates(table[:, :, n], [template, row], order=1) for n in range(len(edges))]
-    return np.stack(seen, axis=1) if seen else np.empty((len(redshift), 0))
+    row = redshift / REDSHIFTS[1]
+    seen = np.empty((len(redshift), len(bands)))
+    for number, band in enumerate(bands):
+        seen[:, number] = map_coordinates(_wavelength_table(band), [template, row], order=1)
+    return seen
+
+
+def star_colours(
+    bands: list[Band], temperature: Float[np.ndarray, " source"]
+) -> Float[np.ndarray, "source band"]:
+    """Flux density of a black body (kelvin) in each band over that in the reference band."""
+    flux = np.stack([_black_body(band, temperature)[0] for band in (REFERENCE, *bands)], axis=1)
+    return flux[:, 1:] / flux[:, :1]
 
 
 def star_wavelength(
     band: Band, temperature: Float[np.ndarray, " source"]
 ) -> Float[np.ndarray, " source"]:
     """Mean wavelength (nm) of a black body's photons (kelvin) in a band."""
-    wavelength = np.linspace(*band.wavelength, SAMPLES)
-    exponent = SECOND_RADIATION / (wavelength * temperature[:, None])
-    photons = wavelength**-4 / np.expm1(exponent)
-    return (photons * wavelength).sum(axis=1) / photons.sum(axis=1)
+    return _black_body(band, temperature)[1]
+
+
+def _black_body(band: Band, temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean flux density (of any unit) and mean wavelength of photons."""
+    nm, weight = passband(band)
+    exponent = SECOND_RADIATION / (nm * temperature[:, None])
+    density = nm**-3 / np.expm1(exponent)
+    return _mean(density, weight), _mean(density, weight * nm) / _mean(density, weight)
+
+
+@cache
+def passband(band: Band) -> tuple[Float[np.ndarray, " nm"], Float[np.ndarray, " nm"]]:
+    """Wavelengths (nm) and weights, of sum 1, whose mean of Fν is the AB flux density."""
+    edge = (band.wavelength[1] - band.wavelength[0]) / SAMPLES / 2
+    nm = np.linspace(band.wavelength[0] + edge, band.wavelength[1] - edge, SAMPLES)
+    photons = np.ones(SAMPLES) if band.curve is None else _curve(band.curve, nm)
+    weight = photons / nm
+    return nm, weight / weight.sum()
+
+
+def _curve(name: str, nm: np.ndarray) -> np.ndarray:
+    """A bandpass file of GalSim at wavelengths in nm."""
+    import galsim  # slow to import, and only its files are wanted
+
+    path = Path(galsim.meta_data.share_dir) / "bandpasses" / name
+    return np.interp(nm, *np.loadtxt(path, unpack=True, usecols=(0, 1)))
 
 
 def calzetti(micron: Float[np.ndarray, " source"]) -> Float[np.ndarray, " source"]:
@@ -81,28 +101,26 @@ def calzetti(micron: Float[np.ndarray, " source"]) -> Float[np.ndarray, " source
     return 2.659 * np.where(inverse > 1.0 / 0.63, blue, red) + 4.05
 
 
-@cache
-def _template_table(edges: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Mean flux density of each template at each redshift in each band."""
-    table = np.empty((len(TEMPLATES), len(REDSHIFTS), len(edges)))
-    for column, edge in enumerate(edges):
-        observed = np.linspace(*edge, SAMPLES)
-        photons = _density(observed) / observed
-        table[:, :, column] = photons.mean(axis=-1) / (1.0 / observed).mean()
-    return table
+def _mean(density: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted sum over wavelengths; a product of matrices would depend on the threads at hand."""
+    return (density * weight).sum(axis=-1)
 
 
 @cache
-def _wavelength_table(edges: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Mean wavelength of each template's photons at each redshift in each band."""
-    table = np.empty((len(TEMPLATES), len(REDSHIFTS), len(edges)))
-    for column, edge in enumerate(edges):
-        observed = np.linspace(*edge, SAMPLES)
-        # A little is left of what hydrogen took, so that no mean is of nothing.
-        density = _density(observed)
-        density += 1e-6 * density.max(axis=-1, keepdims=True) + 1e-30
-        table[:, :, column] = density.mean(axis=-1) / (density / observed).mean(axis=-1)
-    return table
+def _flux_table(band: Band) -> np.ndarray:
+    """Mean flux density of each template at each redshift."""
+    nm, weight = passband(band)
+    return _mean(_density(nm), weight)
+
+
+@cache
+def _wavelength_table(band: Band) -> np.ndarray:
+    """Mean wavelength of each template's photons at each redshift."""
+    nm, weight = passband(band)
+    # A little is left of what hydrogen took, so that no mean is of nothing.
+    density = _density(nm)
+    density += 1e-6 * density.max(axis=-1, keepdims=True) + 1e-30
+    return _mean(density, weight * nm) / _mean(density, weight)
 
 
 def _density(observed: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaisp.config.geometry import Region
 from jaisp.errors import UserError
 from jaisp.files import partial_dir, remove_folder, replace_folder, sha256
 from jaisp.progress import track
-from jaisp.simulate.astrometry import conditions, tile_offset, wavelength_shift
+from jaisp.simulate.astrometry import conditions, refracts, tile_offset, wavelength_shift
 from jaisp.simulate.catalogue import Catalogue, draw_catalogue, join, truth_table
 from jaisp.simulate.detector import (
     SATURATED_SHARE,
@@ -81,7 +81,8 @@ def simulate(config: Config) -> dict:
         rows += _write_tiles(config, survey, chosen[survey], frame, columns, sky, folder)
     Table(rows=rows, names=LISTING).write(folder / "listing.ecsv", format="ascii.ecsv")
     _offsets(config, frames, chosen).write(folder / "offsets.ecsv", format="ascii.ecsv")
-    truth = truth_table(sky, [f"flux_{survey}_{band}" for survey, band in filters])
+    bent = [f"{survey}_{band}" for survey, band in filters if refracts(chosen[survey], band)]
+    truth = truth_table(sky, [f"{survey}_{band}" for survey, band in filters], bent)
     truth.write(folder / "truth.ecsv", format="ascii.ecsv")
     final = config.results / "simulated"
     replace_folder(folder, final)
@@ -108,6 +109,16 @@ def draw_sky(
     `pixels` are the sources' native x, y and `maps` the local maps from arcsec (east, north) to
     native pixels; `halo` pixels of each side of the image lie beyond the tile.
     """
+    draw_scene(image, psf, sources_of(seen, column, pixels, maps), halo)
+
+
+def sources_of(
+    seen: Catalogue,
+    column: int,
+    pixels: Float[np.ndarray, "source 2"],
+    maps: Float[np.ndarray, "source 2 2"],
+) -> Sources:
+    """The discs, bulges and stars of a catalogue that shine in a band, on native pixels."""
     ellipse = maps @ _unit_ellipse(seen.e1, seen.e2) @ maps.transpose(0, 2, 1)
     ellipse = np.stack([ellipse[:, 0, 0], ellipse[:, 0, 1], ellipse[:, 1, 1]], axis=1)
     disc_or_point = np.where(seen.disc_radius > 0, DISC_KIND, POINT_KIND)
@@ -120,7 +131,7 @@ def draw_sky(
         )
         for lit in [flux > 0]
     ]
-    draw_scene(image, psf, Sources.join(parts), halo)
+    return Sources.join(parts)
 
 
 def _sky(config: Config, regions: list[Region], bands: list[Band]) -> Catalogue:

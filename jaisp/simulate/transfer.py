@@ -75,7 +75,10 @@ def _pupil_transfer(telescope: Telescope) -> Float[np.ndarray, "y x"]:
     spectrum = np.abs(np.fft.fft2(pupil, (side, side))) ** 2
     shifts = np.arange(-PUPIL_PIXELS, PUPIL_PIXELS + 1)
     overlap = np.fft.ifft2(spectrum).real[np.ix_(shifts, shifts)]
-    return overlap / overlap[PUPIL_PIXELS, PUPIL_PIXELS]
+    # Squares of partly covered pixels at the edges would count too little without a shift.
+    overlap[PUPIL_PIXELS, PUPIL_PIXELS] = pupil.sum()
+    overlap /= pupil.sum()
+    return np.where(overlap > 1e-9, overlap, 0.0)
 
 
 def _pupil(telescope: Telescope) -> Float[np.ndarray, "y x"]:

@@ -54,6 +54,8 @@ def source(
         bulge_fraction=0 * one,
         e1=e1 * one,
         e2=e2 * one,
+        template=0 * one,
+        temperature=0 * one,
         bulge_flux=np.zeros((1, bands)),
         disc_flux=np.full((1, bands), flux),
         wavelength=np.full((1, bands), 500.0),
@@ -69,3 +71,13 @@ def moments(image: np.ndarray) -> tuple[float, float, np.ndarray]:
     dx, dy = x - mean_x, y - mean_y
     xx, xy, yy = ((a * light).sum() / total for a in (dx * dx, dx * dy, dy * dy))
     return mean_x, mean_y, np.array([[xx, xy], [xy, yy]])
+
+
+def windowed(image: np.ndarray, x: float, y: float, width: float) -> tuple[float, float]:
+    """Centroid within a Gaussian window that follows it (Bertin & Arnouts 1996: XWIN)."""
+    rows, columns = np.indices(image.shape, float)
+    for _ in range(30):
+        window = np.exp(-0.5 * ((rows - y) ** 2 + (columns - x) ** 2) / width**2) * image
+        x += 2.0 * float((window * (columns - x)).sum() / window.sum())
+        y += 2.0 * float((window * (rows - y)).sum() / window.sum())
+    return x, y

@@ -11,7 +11,8 @@ from jaisp.simulate.instruments import EUCLID_Q1, RUBIN
 from jaisp.simulate.seeds import generator
 
 BANDS = [RUBIN.bands["g"], RUBIN.bands["i"], EUCLID_Q1.bands["H"]]
-COLUMNS = ["flux_rubin_g", "flux_rubin_i", "flux_euclid_q1_H"]
+NAMES = ["rubin_g", "rubin_i", "euclid_q1_H"]
+COLUMNS = [f"flux_{name}" for name in NAMES]
 CENTRE = SkyCoord(53.13, -28.1, unit="deg")
 
 
@@ -21,7 +22,7 @@ def sky():
 
 
 def test_the_sky_is_as_dense_as_asked_and_as_deep_as_that_needs(sky):
-    truth = truth_table(sky, COLUMNS)
+    truth = truth_table(sky, NAMES)
     galaxies = truth[truth["type"] != "star"]
     assert len(galaxies) == pytest.approx(130 * 30, rel=0.06)
     assert (truth["type"] == "star").sum() == pytest.approx(3.5 * 30, rel=0.35)
@@ -32,7 +33,7 @@ def test_the_sky_is_as_dense_as_asked_and_as_deep_as_that_needs(sky):
 
 
 def test_sizes_shapes_and_colours_are_a_galaxy_survey_s(sky):
-    truth = truth_table(sky, COLUMNS)
+    truth = truth_table(sky, NAMES)
     galaxies = truth[truth["type"] != "star"]
     bright, faint = (galaxies[COLUMNS[1]] > 3e3), (galaxies[COLUMNS[1]] < 200)
     size = galaxies["half_light_radius_arcsec"]
@@ -45,11 +46,18 @@ def test_sizes_shapes_and_colours_are_a_galaxy_survey_s(sky):
 
 
 def test_neighbours_are_counted_as_the_sky_has_them(sky):
-    truth = truth_table(sky, COLUMNS)
+    truth = truth_table(sky, NAMES)
     place = SkyCoord(truth["ra"], truth["dec"])
     for row in range(0, len(truth), 400):
         near = place[row].separation(place) < 1.5 * u.arcsec
         assert truth["neighbours"][row] == near.sum() - 1
+        separation = place[row].separation(place).arcsec
+        separation[row] = np.inf
+        if separation.min() < 3.0:
+            assert truth["partner"][row] == separation.argmin()
+            assert truth["partner_separation_arcsec"][row] == pytest.approx(separation.min())
+        else:
+            assert truth["partner"][row] == -1
     # Random places alone would give 0.26 a source.
     assert truth["neighbours"].mean() > 0.35
 
@@ -75,4 +83,4 @@ def test_the_tangent_plane_is_the_one_of_the_wcs(ra, dec, east, north):
 def test_an_empty_sky_has_a_truth_table():
     simulate = SimulateConfig(galaxies_per_arcmin2=0.0, stars_per_arcmin2=0.0)
     sky = draw_catalogue(simulate, BANDS, CENTRE, (60.0, 60.0), generator(1, "sky"))
-    assert len(truth_table(join([sky, sky]), COLUMNS)) == 0
+    assert len(truth_table(join([sky, sky]), NAMES)) == 0

@@ -108,6 +108,24 @@ def test_fluxes_agree_with_the_truth_in_every_survey_s_own_units(tmp_path, monke
     assert min(compared.values()) >= 5
 
 
+def test_a_field_without_sources_has_a_mean_of_zero(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = field_config(simulate={"sources": False, "tiles_per_side": 1})
+    assert simulate(config)["sources"] == 0
+    archive = config.results / "simulated"
+    assert len(Table.read(archive / "truth.ecsv")) == 0
+    for row in Table.read(archive / "listing.ecsv"):
+        science, _ = plane(archive, row, "science")
+        noise, mask = (plane(archive, row, name)[0] for name in ("noise", "mask"))
+        clean = mask == 0
+        sigma = np.sqrt(noise[clean]) if row["survey"] == "rubin" else noise[clean]
+        pull = science[clean] / sigma
+        # H is resampled from pixels of 3 × 3 of the tile's.
+        count = clean.sum() / (9 if row["band"] == "H" else 1)
+        assert abs(pull.mean()) < 4 / np.sqrt(count)
+        assert np.std(pull) == pytest.approx(0.9 if row["band"] == "H" else 1.0, abs=0.03)
+
+
 def test_overlapping_tiles_show_the_same_sky_with_noise_of_their_own(field):
     archive, _ = field
     listing = Table.read(archive / "listing.ecsv")
