@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.table import Table
-from jaxtyping import Float64, Int
+from jaxtyping import Float32, Float64, Int
 
 from jaisp.archives import Tile
 from jaisp.archives.table import read_tiles
 from jaisp.config import Config
-from jaisp.errors import TileError, UserError
 from jaisp.files import remove_folder
 from jaisp.inject.likelihood import Stamps
 from jaisp.inject.measure import measured_columns
@@ -58,19 +57,16 @@ def inject_points(home: Config, derived: Config, name: str) -> Table:
     """Warp a sky of point sources, group by group, into the derived run's store.
 
     home: whose tiles the sources are drawn into, or tell geometry, noise and masks. Returns the
-    table of sources. Raises UserError where a tile can't be used.
+    table of sources. Raises TileError where a tile can't be used.
     """
     kind = kind_of(name)
     rng = generator(home.inject.seed, "inject", name)
     sources, points = _drawn(home, kind, rng)
-    try:
-        seen = _seen(home, sources)
-        _set_fluxes(home, sources, seen)
-        for survey in home.surveys:
-            bands = {b: own for (s, b), own in seen.items() if s == survey}
-            _inject_survey(home, derived, name, survey, bands, points)
-    except TileError as error:
-        raise UserError(f"inject {name}: {error}") from None
+    seen = _seen(home, sources)
+    _set_fluxes(home, sources, seen)
+    for survey in home.surveys:
+        bands = {b: own for (s, b), own in seen.items() if s == survey}
+        _inject_survey(home, derived, name, survey, bands, points)
     for (survey, band), own in seen.items():
         sources[f"flux_{survey}_{band}"] = own.flux
     if kind != PAIRS:
@@ -149,9 +145,9 @@ def _inject_survey(
             view.reader.close()
     register(derived, tiles)
     rows = patches_with_sources(home, cells(home))
-    split_only = sum(map(len, rows.values())) >= home.inject.patches
+    some = sum(map(len, rows.values())) >= home.inject.patches
     for cell in cells(derived):
-        only = frozenset(rows[cell.name].tolist()) if split_only else None
+        only = frozenset(rows[cell.name].tolist()) if some else None
         warp(derived, cell, survey, rows=only)
     remove_folder(folder)
 
@@ -162,20 +158,26 @@ def _write(home: Config, name: str, view: View, own: Seen, points: Points, path)
     unit = np.float32(view.unit)
     if kind_of(name) == CROWDED:
         science, sigma = view.reader.science() + light / unit, None
-        flux = native_flux(view) + view.to_native(light)
     else:
         rng = generator(
             home.inject.seed, "noise", name, view.tile.survey, view.tile.band, view.tile.id
         )
         science, sigma = empty_tile(view, rng)
         science += light / unit
-        flux = view.to_native(science * unit)
         if view.tile.noise is not None and not view.noise_includes_sources:
             sigma = None
+    if kind_of(name) == CROWDED:
+        _look(view, own, native_flux(view) + view.to_native(light))
+    elif kind_of(name) != PAIRS:
+        _look(view, own, view.to_native(science * unit))
+    return write_tile(view, science, sigma, path)
+
+
+def _look(view: View, own: Seen, flux: Float32[np.ndarray, "y x"]) -> None:
+    """Keep the pixels (native, nJy) of the sources that a tile owns, and their centroids."""
     add_data(own.stamps, view, flux)
     rows = np.flatnonzero(own.stamps.seen & view.owned)
     if len(rows):
         width = own.stamps.fwhm_arcsec[rows] / view.psf.psf.pixel_arcsec
         away = centroids(flux, view.native[rows], width) - view.native[rows]
         own.centroid[rows] = np.linalg.solve(view.jacobian[rows], away[..., None])[..., 0]
-    return write_tile(view, science, sigma, path)

@@ -40,6 +40,7 @@ def second_config(config: Config, run: str, *, zero_flux: bool) -> Config:
         "seed": made.seed + SEED,
         "exposure": made.exposure * EXPOSURE,
         "seeing": made.seeing * SEEING,
+        "tiles_per_side": 1,
     }
     if zero_flux:
         changes |= {"galaxies_per_arcmin2": 0.0, "stars_per_arcmin2": 0.0}

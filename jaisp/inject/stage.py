@@ -14,7 +14,7 @@ from astropy.table import Table
 
 from jaisp.archives.table import read_tiles, tile_planes
 from jaisp.config import Config, group_hash, stage_hash, stage_version
-from jaisp.errors import UserError
+from jaisp.errors import TileError, UserError
 from jaisp.files import (
     atomic_write,
     folder_sha256,
@@ -54,8 +54,9 @@ FIRST = ("cell", "row", "x", "y", "split")
 def inject(config: Config, name: str) -> dict[str, Any]:
     """Make one sky, results/RUN/injected/NAME/, and return what its receipt says.
 
-    A sky that is whole and made from the same tiles with the same code is kept. Raises UserError
-    for a name that the run doesn't have, and where a tile can't be used.
+    A sky that is whole and made from the same tiles with the same code is kept; one that this
+    field's tiles don't allow is skipped, with the reason. Raises UserError for a name that the run
+    doesn't have.
     """
     names = sky_names(config, cells(config))
     if name not in names:
@@ -69,7 +70,12 @@ def inject(config: Config, name: str) -> dict[str, Any]:
             log.info("inject %s: whole and up to date, kept", name)
             return kept
         _begin(folder, origin)
-        sources = _make(config, name)
+        try:
+            sources = _make(config, name)
+        except TileError as error:
+            log.warning("inject %s: skipped: %s", name, error)
+            remove_folder(folder)
+            return {"sky": name, "skipped": str(error)}
         columns = [*FIRST, *(column for column in sources.colnames if column not in FIRST)]
         with atomic_write(folder / SOURCES) as temporary:
             sources[columns].write(temporary, format="ascii.ecsv", overwrite=True)

@@ -1,5 +1,6 @@
 """Which tile shows an injected source, where on it, and through how much noise."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from jaisp.archives import Tile
 from jaisp.config import Config
+from jaisp.errors import TileError
 from jaisp.inject.effective import RIM, STEPS, EffectivePsf
 from jaisp.inject.likelihood import Stamps
 from jaisp.inject.optics import TileOptics, tile_optics
@@ -26,6 +28,9 @@ FITTED_FWHM = 2.5  # from a source, within which pixels are fitted
 SEAM_ARCSEC = 1.5  # around a source, within which one tile must be the deepest
 CORE_FWHM = 0.5  # around a source, within which every pixel must be usable
 STEP_ARCSEC = 1.0
+LOOKUP_TABLES = ("cpdis1", "cpdis2", "det2im1", "det2im2")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,35 +77,49 @@ class View:
 def views_of(
     config: Config, tiles: Sequence[Tile], cells: Mapping[str, Cell], sources: Table
 ) -> list[View]:
-    """The tiles of one band that show any source. TileError where a tile can't be used."""
+    """The tiles of one band that show any source.
+
+    A tile that can't be read is left out, as `warp` does. TileError where nothing tells a tile's
+    PSF, where a derived tile couldn't carry its WCS, and where no tile shows a source.
+    """
     readers, places = [], []
     for tile in tiles:
-        reader = TileReader(tile)
-        readers.append(reader)
-        places.append(_places(reader, cells, sources))
+        try:
+            readers.append(TileReader(tile))
+        except TileError as error:
+            log.warning("%s %s %s is left out: %s", tile.survey, tile.band, tile.id, error)
+            continue
+        places.append(_places(readers[-1], cells, sources))
+        if not (places[-1].margin[0] > -DRAWN_ARCSEC).any():
+            readers.pop().close()
+            places.pop()
+        elif any(getattr(readers[-1].wcs, name) is not None for name in LOOKUP_TABLES):
+            raise TileError(f"{tile.survey} {tile.band} {tile.id}: its WCS has lookup tables")
+    if not readers:
+        raise TileError(f"{tiles[0].survey} {tiles[0].band}: no tile shows a source")
     margins = np.stack([place.margin for place in places])  # tile, point, source
     deepest = np.argmax(margins, axis=0)
     views = []
-    for number, (tile, reader, place) in enumerate(zip(tiles, readers, places, strict=True)):
+    for number, (reader, place) in enumerate(zip(readers, places, strict=True)):
         # A source at the seam of two tiles has no one place.
         if config.warp.combine == "margin":
             alone = (deepest == number).all(axis=0)
         else:
             others = np.delete(margins, number, axis=0).max(axis=(0, 1), initial=-np.inf)
             alone = others < 0
-        optics = tile_optics(config, tile, reader)
+        optics = tile_optics(config, reader.tile, reader)
         factor = optics.psf.factor
         shift = optics.shift(np.asarray(sources["temperature"]))
         native = (place.pixel + np.einsum("nij,nj->ni", place.jacobian, shift) + 0.5) / factor - 0.5
         half = int(np.ceil(DRAWN_ARCSEC / optics.psf.pixel_arcsec))
         views.append(
             View(
-                tile, reader, optics, EffectivePsf(optics.psf, half), native,
+                reader.tile, reader, optics, EffectivePsf(optics.psf, half), native,
                 place.jacobian / factor, shift, place.margin[0],
                 (place.margin[0] > 0) & alone, reader.noise_includes_sources,
             )
         )  # fmt: skip
-    return [view for view in views if (view.margin > -DRAWN_ARCSEC).any()]
+    return views
 
 
 _known: dict[tuple, Places] = {}
@@ -213,7 +232,8 @@ def _weigh(stamps: Stamps, view: View) -> None:
     cut = _cut(weight, native, half)
     position = native - np.rint(native) + half
     places = view.psf.place_of(*native.T)
-    fwhm = np.array([view.psf.psf.fwhm_arcsec(int(place)) for place in places])
+    widths = {int(place): view.psf.psf.fwhm_arcsec(int(place)) for place in np.unique(places)}
+    fwhm = np.array([widths[place] for place in places.tolist()])
     # Within the core every pixel must be there.
     away = np.arange(2 * half + 1) - position[:, :, None]
     core = np.maximum(CORE_FWHM * fwhm / view.psf.psf.pixel_arcsec, 1.0)
