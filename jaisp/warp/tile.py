@@ -13,8 +13,8 @@ from jaisp.sky import given_wcs
 from jaisp.store.layout import Flag
 from jaisp.warp.background import Background, background_rows, measure_background
 from jaisp.warp.fits_plane import FitsPlane, open_fits, reading
+from jaisp.warp.moffat import stamp_fwhm
 from jaisp.warp.pixel_map import pixel_arcsec
-from jaisp.warp.psf import stamp_fwhm
 from jaisp.warp.scratch import Scratch
 from jaisp.warp.usable import mark_pixels
 from jaisp.warp.windows import Findings, Section, look
