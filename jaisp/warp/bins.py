@@ -65,16 +65,20 @@ def bin_patch(
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def _add(flux, noise, size, flux_sum, noise_sum, count):
-    for i in range(flux.shape[0]):
-        row = i // size
-        for column in range(count.shape[1]):
-            total, total_noise, known = np.float32(0), np.float32(0), np.float32(0)
-            for j in range(column * size, min((column + 1) * size, flux.shape[1])):
+    # Down the rows of a bin first, for that goes in vectors; then along them.
+    height, width = flux.shape
+    total, total_noise, known = np.empty((3, width), np.float32)
+    for row in range(count.shape[0]):
+        total[:], total_noise[:], known[:] = 0, 0, 0
+        for i in range(row * size, min((row + 1) * size, height)):
+            for j in range(width):
                 value, sigma = flux[i, j], noise[i, j]
-                if np.isfinite(value) and np.isfinite(sigma):
-                    total += value
-                    total_noise += sigma
-                    known += 1
-            flux_sum[row, column] += total
-            noise_sum[row, column] += total_noise
-            count[row, column] += known
+                good = np.isfinite(value) & np.isfinite(sigma)
+                total[j] += value if good else np.float32(0)
+                total_noise[j] += sigma if good else np.float32(0)
+                known[j] += np.float32(1) if good else np.float32(0)
+        for column in range(count.shape[1]):
+            for j in range(column * size, min((column + 1) * size, width)):
+                flux_sum[row, column] += total[j]
+                noise_sum[row, column] += total_noise[j]
+                count[row, column] += known[j]

@@ -43,9 +43,11 @@ def background_noise(
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def _cap(noise, limit, size, capped):
+    most = np.empty(noise.shape[1], np.float32)
     for i in range(noise.shape[0]):
-        for column in range(limit.shape[1]):
-            most = limit[i // size, column]
-            for j in range(column * size, min((column + 1) * size, noise.shape[1])):
-                # A missing one stays so.
-                capped[i, j] = most if noise[i, j] > most else noise[i, j]
+        if i % size == 0:
+            for j in range(most.size):
+                most[j] = limit[i // size, j // size]
+        for j in range(most.size):
+            # A missing one stays so.
+            capped[i, j] = most[j] if noise[i, j] > most[j] else noise[i, j]
