@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
 from jaxtyping import Float32, UInt8
 
 from jaisp.archives.tile import Plane, Tile
@@ -157,8 +158,10 @@ class TileReader:
                 )
             if wcs.naxis > 2:
                 wcs = wcs.celestial
-            centre = wcs.pixel_to_world((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2)
-            if not np.isfinite(centre.icrs.ra.deg):
+            centre = wcs.all_pix2world((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2, 0)
+            # A frame that astropy doesn't know fails here, not later.
+            wcs_to_celestial_frame(wcs)
+            if not np.isfinite(centre).all():
                 raise TileError(f"{self._science.name}: its WCS gives no sky for its centre")
             return wcs
 
