@@ -1,12 +1,13 @@
 """The width of a tile's point spread function, by its stars."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import sep
 from jaxtyping import Bool, Float, Float32
 
-from jaisp.warp.background import sky_level
+from jaisp.warp.background import few_of, sky_level
 from jaisp.warp.moffat import stamp_fwhm
 
 SMALLEST_SNR = 20.0
@@ -43,8 +44,14 @@ class Stars:
         """Median of the nearest stars' FWHM in pixels; NaN when there is no star."""
         if not self.fwhm.size:
             return float("nan")
+        if self.fwhm.size <= NEAREST_STARS:
+            return self._median
         nearest = np.argsort(np.hypot(self.x - x, self.y - y), kind="stable")[:NEAREST_STARS]
         return float(np.median(self.fwhm[nearest]))
+
+    @cached_property
+    def _median(self) -> float:
+        return float(np.median(self.fwhm))
 
 
 NO_STARS = Stars(np.zeros(0), np.zeros(0), np.zeros(0))
@@ -60,7 +67,7 @@ def find_candidates(
     bad: unusable or saturated. Positions are in pixels of the window.
     """
     # One noise for the window: a plane that includes sources would flatten them.
-    clean = np.where(bad, np.float32(0), flux / np.float32(sky_level(noise[~bad])))
+    clean = np.where(bad, np.float32(0), flux / np.float32(sky_level(few_of(noise, ~bad))))
     # The sky is smooth: every second row and column tell it as well.
     few = np.ascontiguousarray(clean[::2, ::2])
     sky = sep.Background(few, mask=np.ascontiguousarray(bad[::2, ::2]), bw=SKY_MESH, bh=SKY_MESH)
