@@ -6,9 +6,8 @@ from typing import no_type_check
 import numba
 import numpy as np
 from jaxtyping import Bool, Float32
-from scipy.ndimage import maximum_filter
 
-from jaisp.warp.background import robust_scatter, sky_level
+from jaisp.warp.background import ENOUGH
 
 BIN_ARCSEC = 1.0
 THRESHOLD = 4.0  # of the scatter of bins
@@ -37,12 +36,9 @@ class Bins:
         The level is the bins' median and σ their scatter. The flux counts, not its ratio to the
         noise: noise that includes sources would hide them.
         """
-        known = self.known
-        if not known.any():
-            return known
-        mean = np.divide(self.flux, self.count, out=np.zeros_like(self.flux), where=known)
-        high = mean - sky_level(mean[known]) > THRESHOLD * robust_scatter(mean[known])
-        return maximum_filter(high & known, 3)
+        sources = np.zeros(self.count.shape, bool)
+        _find_sources(self.flux, self.count, ENOUGH, sources)
+        return sources
 
     def on_pixels(
         self, values: Bool[np.ndarray, "row column"], shape: tuple[int, int]
@@ -82,3 +78,21 @@ def _add(flux, noise, size, flux_sum, noise_sum, count):
                 flux_sum[row, column] += total[j]
                 noise_sum[row, column] += total_noise[j]
                 count[row, column] += known[j]
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _find_sources(flux, count, enough, sources):
+    """As `jaisp.warp.background`'s functions find level and scatter, without numpy's calls: this
+    is done for every band of every patch."""
+    mean = flux / np.maximum(count, np.float32(1))
+    found = mean.ravel()[count.ravel() > 0]
+    if found.size == 0:
+        return
+    few = found[:: (found.size - 1) // enough + 1]
+    level = np.median(few)
+    threshold = THRESHOLD * 1.4826 * np.median(np.abs(few - level))
+    for i in range(mean.shape[0]):
+        for j in range(mean.shape[1]):
+            if count[i, j] > 0 and mean[i, j] - level > threshold:
+                sources[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2] = True
