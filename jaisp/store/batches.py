@@ -22,7 +22,15 @@ from torch.utils.data import (
 )
 
 from jaisp.store.codes import decode_flux, decode_noise
-from jaisp.store.dataset import SCALES, Batch, MatchedViews, Reading, Samples, Views
+from jaisp.store.dataset import (
+    SCALES,
+    Batch,
+    MatchedViews,
+    Reading,
+    Samples,
+    Views,
+    in_large_pages,
+)
 from jaisp.store.layout import PLANES
 
 # Batches that are read while one is in use.
@@ -187,7 +195,7 @@ def decode_planes(
         return look_up(_stack(codes), _stack(scale), table)
     # A plane at a time, for numpy makes indices of eight bytes of the codes, and those of one
     # plane stay in the processor's cache: half the time of torch's way.
-    flux = torch.empty((len(codes), *codes[0].shape), dtype=torch.float32)
+    flux = in_large_pages((len(codes), *codes[0].shape), torch.float32)
     for sample, whole, factors in zip(flux, codes, scale, strict=True):
         places = whole.numpy().view(_UNSIGNED[whole.dtype])
         for band, plane, factor in zip(sample, places, factors, strict=True):

@@ -265,7 +265,7 @@ class MatchedViews(Dataset[Batch]):
         if self._kept is None:
             views = {
                 survey: {
-                    plane: torch.empty((len(self), *shape), dtype=dtype)
+                    plane: in_large_pages((len(self), *shape), dtype)
                     for plane, (shape, dtype) in self._layout(survey, self._patch_steps).items()
                 }
                 for survey in self.surveys
@@ -344,10 +344,16 @@ def _room_gib(device: torch.device, memory_gib: float) -> float:
     return memory_gib
 
 
+def in_large_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An empty tensor in numpy's memory, which asks the system for large pages as torch's does
+    not: a batch's float32 flux is filled for the first time in half the time."""
+    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
+
+
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An empty tensor; in a worker in shared memory, as torch's own collating does, so that
     the batch goes to the training process without being copied."""
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
+        return in_large_pages(shape, dtype)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)
