@@ -22,7 +22,15 @@ from torch.utils.data import (
 )
 
 from jaisp.store.codes import decode_flux, decode_noise
-from jaisp.store.dataset import SCALES, Batch, MatchedViews, Reading, Samples, Views
+from jaisp.store.dataset import (
+    SCALES,
+    Batch,
+    MatchedViews,
+    Reading,
+    Samples,
+    Views,
+    in_large_pages,
+)
 from jaisp.store.layout import PLANES
 
 # Batches that are read while one is in use.
@@ -58,9 +66,13 @@ class Batches:
         self.dataset, self.device = dataset, device
         self._places = BatchSampler(sampler, batch, drop_last)
         self._loader: DataLoader | None = None
+        # What workers' batches lie in. As long as it is held here, it stays mapped.
+        self._shared: dict[int, torch.UntypedStorage] = {}
         if workers and not dataset.resident:
+            # A batch that is decoded is done with: those under way and the one at hand take turns.
+            views = dataset if device is None else dataset.in_turn(AHEAD + 1)
             self._loader = DataLoader(
-                dataset, batch_sampler=self._places, collate_fn=collate, **worker_options(workers)
+                views, batch_sampler=self._places, collate_fn=collate, **worker_options(workers)
             )
 
     def __len__(self) -> int:
@@ -68,13 +80,21 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is not None:
-            return map(self._finish, self._loader)
+            return map(self._finish if self.device is None else self._take, self._loader)
         return map(self._finish, self._kept()) if self.dataset.resident else self._ahead()
 
     def _finish(self, batch: Batch | Samples) -> Batch:
         if self.device is not None:
             return decode(batch, self.device)
         return collate(batch) if isinstance(batch, Samples) else batch
+
+    def _take(self, batch: Batch) -> Batch:
+        """A worker's batch, decoded; its own memory is for the worker's next ones."""
+        for tensors in batch["views"].values():
+            for name in self.dataset.planes:
+                storage = tensors[name].untyped_storage()
+                self._shared[storage.data_ptr()] = storage
+        return _apart(self._finish(batch), batch)
 
     def _kept(self) -> Iterator[Samples]:
         return (self.dataset.__getitems__(places) for places in self._places)
@@ -88,10 +108,12 @@ class Batches:
                 under_way.append(self.dataset.begin(places, spare.pop() if spare else None))
             if len(under_way) > AHEAD or (places is None and under_way):
                 batch = under_way.popleft().batch()
-                yield self._finish(batch)
-                if self.device is not None:
-                    # Nobody else has the codes: memory in use is faster than fresh memory.
-                    spare.append(batch["views"])
+                if self.device is None:
+                    yield self._finish(batch)
+                    continue
+                # Nobody else has the codes: memory in use is faster than fresh memory.
+                yield _apart(self._finish(batch), batch)
+                spare.append(batch["views"])
 
 
 def worker_options(workers: int) -> dict[str, Any]:
@@ -173,7 +195,7 @@ def decode_planes(
         return look_up(_stack(codes), _stack(scale), table)
     # A plane at a time, for numpy makes indices of eight bytes of the codes, and those of one
     # plane stay in the processor's cache: half the time of torch's way.
-    flux = torch.empty((len(codes), *codes[0].shape), dtype=torch.float32)
+    flux = in_large_pages((len(codes), *codes[0].shape), torch.float32)
     for sample, whole, factors in zip(flux, codes, scale, strict=True):
         places = whole.numpy().view(_UNSIGNED[whole.dtype])
         for band, plane, factor in zip(sample, places, factors, strict=True):
@@ -190,6 +212,15 @@ def look_up(
     """`table` at the codes' unsigned bits, times `scale`: in torch, for any device."""
     places = codes.flatten().int() & (len(table) - 1)
     return table.index_select(0, places).view(codes.shape).mul_(scale[..., None, None])
+
+
+def _apart(decoded: Batch, coded: Batch) -> Batch:
+    """A decoded batch with copies of the planes that are still the coded one's."""
+    for survey, tensors in decoded["views"].items():
+        for name, values in tensors.items():
+            if values.data_ptr() == coded["views"][survey][name].data_ptr():
+                tensors[name] = values.clone()
+    return decoded
 
 
 def _on_cpu(samples: Samples) -> bool:

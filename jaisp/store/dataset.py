@@ -4,7 +4,9 @@ A sample is one square of sky in every survey asked for. `jaisp.store.batches` l
 them and decodes them; docs/store.md has an example.
 """
 
+import copy
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,19 +98,37 @@ class MatchedViews(Dataset[Batch]):
         # Whether all patches are, or will be, kept in memory.
         self.resident = self.gib() <= _room_gib(self._device, memory_gib)
         self._kept: Views | None = None
+        # Batches whose memory is used in turn (see `in_turn`): how many, and what is there.
+        self._turns, self._lent = 0, deque[Views]()
+
+    def in_turn(self, turns: int) -> "MatchedViews":
+        """The same views, to be read as batches of which the memory of the last `turns` is used
+        again: they are not to be kept. Fresh memory that processes share costs as much as
+        unpacking what is put there."""
+        lending = copy.copy(self)
+        lending._turns, lending._lent = turns, deque()
+        return lending
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None, "resident": False}
+        return {**self.__dict__, "_kept": None, "resident": False, "_lent": deque()}
 
     def __getitem__(self, place: int) -> Batch:
         return self.__getitems__([place])[0]
 
     def __getitems__(self, places: Sequence[int]) -> "Samples":
         """The samples at some places; every chunk is asked for before the first is waited for."""
-        return self._from_memory(places) if self.resident else self.begin(places).samples()
+        if self.resident:
+            return self._from_memory(places)
+        used = self._lent.popleft() if self._turns and len(self._lent) >= self._turns else None
+        samples = self.begin(places, used).samples()
+        if self._turns and samples.batch is not None:
+            # Of a last batch that is short, the whole memory stays.
+            views = samples.batch["views"]
+            self._lent.append(views if used is None or len(places) >= _length(used) else used)
+        return samples
 
     def begin(self, places: Sequence[int], views: Views | None = None) -> "Reading":
         """Begin to read a batch; tensorstore's threads go on with it.
@@ -245,7 +265,7 @@ class MatchedViews(Dataset[Batch]):
         if self._kept is None:
             views = {
                 survey: {
-                    plane: torch.empty((len(self), *shape), dtype=dtype)
+                    plane: in_large_pages((len(self), *shape), dtype)
                     for plane, (shape, dtype) in self._layout(survey, self._patch_steps).items()
                 }
                 for survey in self.surveys
@@ -302,6 +322,11 @@ def split(batch: Batch, length: int) -> list[Batch]:
     return [part(batch, k) for k in range(length)]
 
 
+def _length(views: Views) -> int:
+    """Samples in a batch's planes."""
+    return len(next(iter(next(iter(views.values())).values())))
+
+
 def _band_numbers(store: Store, survey: str, names: Sequence[str] | None) -> list[int]:
     known = store.bands(survey)
     unknown = [name for name in names or [] if name not in known]
@@ -319,10 +344,16 @@ def _room_gib(device: torch.device, memory_gib: float) -> float:
     return memory_gib
 
 
+def in_large_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An empty tensor in numpy's memory, which asks the system for large pages as torch's does
+    not: a batch's float32 flux is filled for the first time in half the time."""
+    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
+
+
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An empty tensor; in a worker in shared memory, as torch's own collating does, so that
     the batch goes to the training process without being copied."""
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
+        return in_large_pages(shape, dtype)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)

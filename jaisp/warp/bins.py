@@ -6,9 +6,8 @@ from typing import no_type_check
 import numba
 import numpy as np
 from jaxtyping import Bool, Float32
-from scipy.ndimage import maximum_filter
 
-from jaisp.warp.background import robust_scatter, sky_level
+from jaisp.warp.background import ENOUGH
 
 BIN_ARCSEC = 1.0
 THRESHOLD = 4.0  # of the scatter of bins
@@ -37,12 +36,9 @@ class Bins:
         The level is the bins' median and σ their scatter. The flux counts, not its ratio to the
         noise: noise that includes sources would hide them.
         """
-        known = self.known
-        if not known.any():
-            return known
-        mean = np.divide(self.flux, self.count, out=np.zeros_like(self.flux), where=known)
-        high = mean - sky_level(mean[known]) > THRESHOLD * robust_scatter(mean[known])
-        return maximum_filter(high & known, 3)
+        sources = np.zeros(self.count.shape, bool)
+        _find_sources(self.flux, self.count, ENOUGH, sources)
+        return sources
 
     def on_pixels(
         self, values: Bool[np.ndarray, "row column"], shape: tuple[int, int]
@@ -65,16 +61,38 @@ def bin_patch(
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def _add(flux, noise, size, flux_sum, noise_sum, count):
-    for i in range(flux.shape[0]):
-        row = i // size
-        for column in range(count.shape[1]):
-            total, total_noise, known = np.float32(0), np.float32(0), np.float32(0)
-            for j in range(column * size, min((column + 1) * size, flux.shape[1])):
+    # Down the rows of a bin first, for that goes in vectors; then along them.
+    height, width = flux.shape
+    total, total_noise, known = np.empty((3, width), np.float32)
+    for row in range(count.shape[0]):
+        total[:], total_noise[:], known[:] = 0, 0, 0
+        for i in range(row * size, min((row + 1) * size, height)):
+            for j in range(width):
                 value, sigma = flux[i, j], noise[i, j]
-                if np.isfinite(value) and np.isfinite(sigma):
-                    total += value
-                    total_noise += sigma
-                    known += 1
-            flux_sum[row, column] += total
-            noise_sum[row, column] += total_noise
-            count[row, column] += known
+                good = np.isfinite(value) & np.isfinite(sigma)
+                total[j] += value if good else np.float32(0)
+                total_noise[j] += sigma if good else np.float32(0)
+                known[j] += np.float32(1) if good else np.float32(0)
+        for column in range(count.shape[1]):
+            for j in range(column * size, min((column + 1) * size, width)):
+                flux_sum[row, column] += total[j]
+                noise_sum[row, column] += total_noise[j]
+                count[row, column] += known[j]
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _find_sources(flux, count, enough, sources):
+    """As `jaisp.warp.background`'s functions find level and scatter, without numpy's calls: this
+    is done for every band of every patch."""
+    mean = flux / np.maximum(count, np.float32(1))
+    found = mean.ravel()[count.ravel() > 0]
+    if found.size == 0:
+        return
+    few = found[:: (found.size - 1) // enough + 1]
+    level = np.median(few)
+    threshold = THRESHOLD * 1.4826 * np.median(np.abs(few - level))
+    for i in range(mean.shape[0]):
+        for j in range(mean.shape[1]):
+            if count[i, j] > 0 and mean[i, j] - level > threshold:
+                sources[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2] = True

@@ -141,6 +141,10 @@ class _Job:
         stamps = [s.reader.psf_stamp for s in self._all() if s.reader.psf_stamp is not None]
         self.psf_size = max((len(stamp) for stamp in stamps), default=0)
         self.correlations = {band: NoiseCorrelation() for band in self.bands}
+        # The patch at hand: memory in use is faster than fresh memory.
+        shape = (len(self.bands), self.pixels, self.pixels)
+        self.flux, self.noise = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self.mask = np.empty(shape, np.uint8)
 
     def write(self, path: Path) -> int:
         """Write the group; returns the number of patches with any data."""
@@ -203,17 +207,18 @@ class _Job:
         record_problem(self.config, _stage(self.cell), tile.survey, tile.band, tile.id, reason)
 
     def _patch(self, row: int, measure_noise: bool) -> PatchPlanes | None:
-        shape = (len(self.bands), self.pixels, self.pixels)
-        flux, noise = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-        mask = np.full(shape, Flag.EDGE, np.uint8)
+        flux, noise, mask = self.flux, self.noise, self.mask
         fwhm = np.full(len(self.bands), np.nan, np.float32)
         psf = np.full((len(self.bands), self.psf_size, self.psf_size), np.nan, np.float32)
         output = patch_wcs(self.cell, row, self.grid_arcsec, self.pixels)
         maps: dict[str, PixelMap] = {}
+        covered = False
         for number, band in enumerate(self.bands):
             found = self._band(band, row, output, maps)
             if found is None:
+                flux[number], noise[number], mask[number] = np.nan, np.nan, Flag.EDGE
                 continue
+            covered = True
             planes, fwhm[number], stamp = found
             flux[number], noise[number], mask[number] = planes.flux, planes.noise, planes.flags
             if stamp is not None:
@@ -222,7 +227,7 @@ class _Job:
                 self.correlations[band].add(
                     flux[number], noise[number], mask[number], self.grid_arcsec
                 )
-        if not np.isfinite(flux).any():
+        if not covered:
             return None
         return PatchPlanes(flux, noise, mask, fwhm, psf if self.psf_size else None)
 
@@ -280,6 +285,8 @@ class _Job:
             if source.geometry not in maps:
                 maps[source.geometry] = pixel_map(output, (self.pixels,) * 2, reader.wcs)
             positions = maps[source.geometry]
+            if not positions.reaches(reader.shape):
+                continue
             x, y = positions.at(centre, centre)
             rows, columns = reader.shape
             depth = min(x, columns - 1 - x, y, rows - 1 - y)

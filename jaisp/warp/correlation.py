@@ -1,8 +1,10 @@
 """How much noisier an aperture on empty sky is than its pixels' noise planes say."""
 
+from typing import no_type_check
+
+import numba
 import numpy as np
-from jaxtyping import Float32, UInt8
-from numpy.lib.stride_tricks import sliding_window_view
+from jaxtyping import Bool, Float32, UInt8
 
 from jaisp.store.layout import UNUSABLE, Flag
 from jaisp.warp.background import robust_scatter
@@ -40,15 +42,12 @@ class NoiseCorrelation:
         if bad.all():
             return
         # Of all pixels: an error of the level that is nothing in one adds up in an aperture.
-        clean = np.where(bad, np.float32(0), flux - np.median(flux[~bad]))
-        variance = np.where(bad, np.float32(0), noise**2)
+        level = np.median(flux[~bad])
         for sums, diameter in zip(self._sums, APERTURES_ARCSEC, strict=True):
             disc = _disc(diameter / grid_arcsec)
             if len(disc) > min(flux.shape):
                 continue
-            empty = _sums(bad.astype(np.float32), disc) == 0
-            total, white = _sums(clean, disc)[empty], _sums(variance, disc)[empty]
-            sums.append((total / np.sqrt(white)).astype(np.float32))
+            sums.append(_sums(flux, noise, bad, level, disc))
 
     def result(self) -> tuple[Float32[np.ndarray, " aperture"], list[int]]:
         """Measured over white-noise scatter, and from how many apertures.
@@ -62,17 +61,32 @@ class NoiseCorrelation:
         return np.array(ratios, np.float32), [len(sums) for sums in gathered]
 
 
-def _disc(diameter: float) -> Float32[np.ndarray, "k k"]:
+def _disc(diameter: float) -> Bool[np.ndarray, "k k"]:
     """Whole pixels, so that white noise gives exactly the scatter of their summed variances."""
     reach = int(diameter / 2)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    return (np.hypot(x, y) <= diameter / 2).astype(np.float32)
+    return np.hypot(x, y) <= diameter / 2
 
 
-def _sums(
-    image: Float32[np.ndarray, "y x"], disc: Float32[np.ndarray, "k k"]
-) -> Float32[np.ndarray, "row column"]:
-    """Sums in discs side by side."""
-    size = len(disc)
-    windows = sliding_window_view(image, disc.shape)[::size, ::size]
-    return np.einsum("ijkl,kl->ij", windows, disc)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _sums(flux, noise, bad, level, disc):
+    """Sums over white noise in discs side by side, of those without a bad pixel."""
+    size = disc.shape[0]
+    found = np.empty((flux.shape[0] // size) * (flux.shape[1] // size), np.float32)
+    count = 0
+    for i in range(0, flux.shape[0] - size + 1, size):
+        for j in range(0, flux.shape[1] - size + 1, size):
+            total, variance, whole = 0.0, 0.0, True
+            for m in range(size):
+                for n in range(size):
+                    if disc[m, n]:
+                        whole &= not bad[i + m, j + n]
+                        total += flux[i + m, j + n] - level
+                        variance += np.float64(noise[i + m, j + n]) ** 2
+                if not whole:
+                    break
+            if whole:
+                found[count] = total / np.sqrt(variance)
+                count += 1
+    return found[:count]

@@ -119,14 +119,17 @@ def resample(
 
 
 def measure_margin(
-    positions: PixelMap, shape: tuple[int, int]
+    positions: PixelMap, shape: tuple[int, int], pixel: float = 1.0
 ) -> Float32[np.ndarray, "row column"]:
-    """Input pixels from each position to the nearest edge of an input of `shape`.
+    """From each position to the nearest edge of an input of `shape` whose pixels are `pixel` wide.
 
     Negative outside, −inf where the map leads nowhere.
     """
     margin = np.empty((positions.x.shape[0], int(positions.starts[-1])), np.float32)
-    _measure_margin(positions.x, positions.y, positions.starts, *map(float, shape), margin)
+    steps = np.arange(margin.shape[1], dtype=float)
+    _measure_margin(
+        positions.x, positions.y, positions.starts, steps, *map(float, shape), pixel, margin
+    )
     return margin
 
 
@@ -232,8 +235,9 @@ def _resample(
     last_phase = table.shape[0] - 2
     length = out_flux.shape[1]
     along_x, along_y, scale = np.empty(length), np.empty(length), np.empty(length, np.float32)
+    steps = np.arange(length).astype(np.float64)
     for i in range(first_row, last_row):
-        _lay_row(map_x[i], map_y[i], map_area[i], starts, unit, along_x, along_y, scale)
+        _lay_row(map_x[i], map_y[i], map_area[i], starts, steps, unit, along_x, along_y, scale)
         row_flux, row_noise, row_flags = out_flux[i], out_noise[i], out_flags[i]
         for j in range(length):
             row_flux[j] = np.nan
@@ -293,35 +297,39 @@ def _clean(flux, flags, clean):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 @no_type_check
-def _lay_row(map_x, map_y, map_area, starts, unit, x, y, scale):
+def _lay_row(map_x, map_y, map_area, starts, steps, unit, x, y, scale):
     """Positions along one row, and what a pixel's flux is multiplied by."""
     for piece in range(starts.size - 1):
         x0, x1, x2, x3 = map_x[piece]
         y0, y1, y2, y3 = map_y[piece]
         a0, a1, a2, a3 = map_area[piece]
-        start = starts[piece]
-        for step in range(starts[piece + 1] - start):
-            t = np.float64(step)
-            x[start + step] = x0 + t * (x1 + t * (x2 + t * x3))
-            y[start + step] = y0 + t * (y1 + t * (y2 + t * y3))
-            scale[start + step] = unit * (a0 + t * (a1 + t * (a2 + t * a3)))
+        start, stop = starts[piece], starts[piece + 1]
+        part_x, part_y, part_scale = x[start:stop], y[start:stop], scale[start:stop]
+        for step in range(part_x.size):
+            t = steps[step]
+            part_x[step] = x0 + t * (x1 + t * (x2 + t * x3))
+            part_y[step] = y0 + t * (y1 + t * (y2 + t * y3))
+            part_scale[step] = unit * (a0 + t * (a1 + t * (a2 + t * a3)))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _measure_margin(map_x, map_y, starts, rows, columns, margin):
+def _measure_margin(map_x, map_y, starts, steps, rows, columns, pixel, margin):
     for i in range(margin.shape[0]):
         for piece in range(starts.size - 1):
             x0, x1, x2, x3 = map_x[i, piece]
             y0, y1, y2, y3 = map_y[i, piece]
-            for j in range(starts[piece], starts[piece + 1]):
-                t = np.float64(j - starts[piece])
+            # A part of its own: indices that run from 0 on are known to need no check.
+            part = margin[i, starts[piece] : starts[piece + 1]]
+            for j in range(part.size):
+                t = steps[j]
                 x = x0 + t * (x1 + t * (x2 + t * x3))
                 y = y0 + t * (y1 + t * (y2 + t * y3))
                 across = columns / 2 - abs(x + 0.5 - columns / 2)
                 along = rows / 2 - abs(y + 0.5 - rows / 2)
                 nearest = across if across < along else along
-                margin[i, j] = nearest if across == across and along == along else -np.inf
+                known = (across == across) & (along == along)
+                part[j] = np.float32(nearest * pixel) if known else np.float32(-np.inf)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")

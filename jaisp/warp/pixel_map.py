@@ -55,8 +55,10 @@ class PixelMap:
     def at(self, row: int, column: int) -> tuple[float, float]:
         """x and y of one pixel."""
         piece = int(np.searchsorted(self.starts, column, side="right")) - 1
-        power = float(column - self.starts[piece]) ** np.arange(4)
-        return float(self.x[row, piece] @ power), float(self.y[row, piece] @ power)
+        t = float(column - self.starts[piece])
+        x, y = (c0 + t * (c1 + t * (c2 + t * c3)) for c0, c1, c2, c3 in
+                (self.x[row, piece].tolist(), self.y[row, piece].tolist()))  # fmt: skip
+        return x, y
 
     def reaches(self, shape: tuple[int, int]) -> bool:
         """Whether it may touch an input image of `shape`."""

@@ -31,7 +31,7 @@ def warp_tile(
     """
     if not positions.reaches(reader.shape):
         return None
-    margin = measure_margin(positions, reader.shape) * np.float32(reader.pixel_arcsec)
+    margin = measure_margin(positions, reader.shape, reader.pixel_arcsec)
     wanted = margin >= 0
     if deeper_than is not None:
         wanted &= margin > deeper_than

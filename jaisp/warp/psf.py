@@ -1,13 +1,14 @@
-"""The width of the point spread function: of a stamp, or of a tile's stars."""
+"""The width of a tile's point spread function, by its stars."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import sep
 from jaxtyping import Bool, Float, Float32
-from scipy.optimize import leastsq
 
-from jaisp.warp.background import sky_level
+from jaisp.warp.background import few_of, sky_level
+from jaisp.warp.moffat import stamp_fwhm
 
 SMALLEST_SNR = 20.0
 LARGEST_ELONGATION = 1.3
@@ -16,10 +17,8 @@ STAMP_RADIUS = 12
 CLEAR = 4  # pixels around a star's centre, none of them bad
 SKY_MESH = 32  # of every second pixel
 DEBLENDINGS = 8  # levels; a star with a neighbour is not looked for in more
-CORE = 2.0  # radii of half the peak
 MOST_STARS = 10
 NEAREST_STARS = 10
-CONVERGED = (1, 2, 3, 4)  # of MINPACK's answers
 
 
 @dataclass(frozen=True)
@@ -45,52 +44,17 @@ class Stars:
         """Median of the nearest stars' FWHM in pixels; NaN when there is no star."""
         if not self.fwhm.size:
             return float("nan")
+        if self.fwhm.size <= NEAREST_STARS:
+            return self._median
         nearest = np.argsort(np.hypot(self.x - x, self.y - y), kind="stable")[:NEAREST_STARS]
         return float(np.median(self.fwhm[nearest]))
 
+    @cached_property
+    def _median(self) -> float:
+        return float(np.median(self.fwhm))
+
 
 NO_STARS = Stars(np.zeros(0), np.zeros(0), np.zeros(0))
-
-
-def stamp_fwhm(stamp: Float32[np.ndarray, "k k"]) -> float:
-    """FWHM in pixels of a point source, pixel included, by a circular Moffat fit; NaN if none."""
-    peak = float(stamp.max())
-    if not (np.isfinite(stamp).all() and peak > 0):
-        return float("nan")
-    # The core alone is fitted: wings, neighbours and the sky have no say in where half is.
-    y0, x0 = np.unravel_index(np.argmax(stamp), stamp.shape)
-    y, x = np.indices(stamp.shape, dtype=float)
-    reach = CORE * max(1.0, np.sqrt((stamp > peak / 2).sum() / np.pi))
-    core = np.hypot(x - x0, y - y0) <= reach
-    x, y, value = x[core], y[core], stamp[core] / peak
-
-    def shape(log_alpha: float, log_beta: float) -> tuple[float, float]:
-        # Bounded, so that a stamp without a source can't run off to infinity.
-        return np.exp(np.clip(log_alpha, -3, 6)), 1 + np.exp(np.clip(log_beta, -3, 6))
-
-    def residual(parameters: np.ndarray) -> np.ndarray:
-        height, x0, y0, log_alpha, log_beta = parameters
-        alpha, beta = shape(log_alpha, log_beta)
-        r2 = (x - x0) ** 2 + (y - y0) ** 2
-        return height * (1 + r2 / alpha**2) ** -beta - value
-
-    def slopes(parameters: np.ndarray) -> np.ndarray:
-        height, x0, y0, log_alpha, log_beta = parameters
-        alpha, beta = shape(log_alpha, log_beta)
-        dx, dy = (x - x0) / alpha, (y - y0) / alpha
-        base = 1 + dx**2 + dy**2
-        unit = base**-beta
-        steep = 2 * height * beta * unit / base
-        along = steep * (dx**2 + dy**2), -height * unit * np.log(base) * (beta - 1)
-        return np.stack([unit, steep * dx / alpha, steep * dy / alpha, *along], axis=1)
-
-    start = [1.0, float(x0), float(y0), np.log(reach / 2), np.log(2.0)]
-    found, _, _, _, status = leastsq(
-        residual, start, Dfun=slopes, xtol=1e-5, ftol=1e-6, full_output=True
-    )
-    alpha, beta = shape(*found[3:])
-    fwhm = float(2 * alpha * np.sqrt(2 ** (1 / beta) - 1))
-    return fwhm if status in CONVERGED and fwhm < len(stamp) else float("nan")
 
 
 def find_candidates(
@@ -103,7 +67,7 @@ def find_candidates(
     bad: unusable or saturated. Positions are in pixels of the window.
     """
     # One noise for the window: a plane that includes sources would flatten them.
-    clean = np.where(bad, np.float32(0), flux / np.float32(sky_level(noise[~bad])))
+    clean = np.where(bad, np.float32(0), flux / np.float32(sky_level(few_of(noise, ~bad))))
     # The sky is smooth: every second row and column tell it as well.
     few = np.ascontiguousarray(clean[::2, ::2])
     sky = sep.Background(few, mask=np.ascontiguousarray(bad[::2, ::2]), bw=SKY_MESH, bh=SKY_MESH)

@@ -1,7 +1,7 @@
 """Which patches of a cell a tile may reach, and which part of the tile they need."""
 
 import numpy as np
-from astropy.coordinates import SkyCoord, angular_separation
+from astropy.coordinates import angular_separation
 
 from jaisp.archives.tile import Tile
 from jaisp.sky import Cell, footprint, plane_wcs
@@ -62,6 +62,5 @@ def _around(pixels: np.ndarray) -> slice:
 
 
 def _rows_within(ra: float, dec: float, reach: float, cell: Cell) -> np.ndarray:
-    patches = SkyCoord(*cell.sky_centres(), unit="deg")
-    distance = patches.separation(SkyCoord(ra, dec, unit="deg")).arcsec
-    return np.flatnonzero(distance <= reach + cell.patch_arcsec)
+    away = angular_separation(*np.radians([*cell.sky_centres()]), *np.radians([ra, dec]))
+    return np.flatnonzero(np.degrees(away) * 3600 <= reach + cell.patch_arcsec)

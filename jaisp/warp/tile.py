@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
 from jaxtyping import Float32, UInt8
 
 from jaisp.archives.tile import Plane, Tile
@@ -13,8 +14,8 @@ from jaisp.sky import given_wcs
 from jaisp.store.layout import Flag
 from jaisp.warp.background import Background, background_rows, measure_background
 from jaisp.warp.fits_plane import FitsPlane, open_fits, reading
+from jaisp.warp.moffat import stamp_fwhm
 from jaisp.warp.pixel_map import pixel_arcsec
-from jaisp.warp.psf import stamp_fwhm
 from jaisp.warp.scratch import Scratch
 from jaisp.warp.usable import mark_pixels
 from jaisp.warp.windows import Findings, Section, look
@@ -167,8 +168,10 @@ class TileReader:
                 )
             if wcs.naxis > 2:
                 wcs = wcs.celestial
-            centre = wcs.pixel_to_world((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2)
-            if not np.isfinite(centre.icrs.ra.deg):
+            centre = wcs.all_pix2world((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2, 0)
+            # A frame that astropy doesn't know fails here, not later.
+            wcs_to_celestial_frame(wcs)
+            if not np.isfinite(centre).all():
                 raise TileError(f"{self._science.name}: its WCS gives no sky for its centre")
             return wcs
 

@@ -1,12 +1,16 @@
 """Which pixels of a tile can be used, and how noisy they are."""
 
+from typing import no_type_check
+
+import numba
 import numpy as np
 from jaxtyping import Float32, Num, UInt8
 
 from jaisp.store.layout import Flag
 
 # Archives mark pixels without data by an absurd noise: Euclid's RMS has 1e16.
-LARGEST_RMS = 1e15
+LARGEST_RMS = np.float32(1e15)
+BAD, EDGE, SATURATED = (np.uint8(flag) for flag in (Flag.BAD, Flag.EDGE, Flag.SATURATED))
 
 
 def mark_pixels(
@@ -24,28 +28,35 @@ def mark_pixels(
     `saturation`. noise: of `kind` rms, variance or inverse_variance.
     """
     sigma = _sigma(noise, kind)
-    with np.errstate(invalid="ignore"):
-        bad = ~((sigma > 0) & (sigma < LARGEST_RMS))
-        flags = np.where(flux >= saturation, np.uint8(Flag.SATURATED), np.uint8(0))
-    if mask is not None:
-        bad |= _masked(mask, bad_bits)
-    edge = ~np.isfinite(flux)
-    flags |= bad.view(np.uint8) * np.uint8(Flag.BAD)
-    flags |= edge.view(np.uint8) * np.uint8(Flag.EDGE)
-    missing = np.logical_or(bad, edge, out=bad)
-    if missing.any():
-        flux[missing] = np.nan
-        sigma[missing] = np.nan
+    flags = np.empty(flux.shape, np.uint8)
+    masked = np.zeros((1, 1), bool) if mask is None else _masked(mask, bad_bits)
+    _mark(flux, sigma, np.broadcast_to(masked, flux.shape), np.float32(saturation), flags)
     return sigma, flags
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _mark(flux, sigma, masked, saturation, flags):
+    for i in range(flux.shape[0]):
+        for j in range(flux.shape[1]):
+            value, noise = flux[i, j], sigma[i, j]
+            edge = not np.isfinite(value)
+            # Written so that a NaN is bad too.
+            bad = masked[i, j] | (not ((noise > 0) & (noise < LARGEST_RMS)))
+            saturated = value >= saturation
+            flags[i, j] = bad * BAD | edge * EDGE | saturated * SATURATED
+            missing = bad | edge
+            flux[i, j] = np.float32(np.nan) if missing else value
+            sigma[i, j] = np.float32(np.nan) if missing else noise
 
 
 def _sigma(noise: Num[np.ndarray, "y x"], kind: str) -> Float32[np.ndarray, "y x"]:
     """A copy; anything where the noise is none."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
         if kind == "variance":
-            noise = np.sqrt(noise)
-        elif kind == "inverse_variance":
-            noise = 1 / np.sqrt(noise)
+            return np.sqrt(noise).astype(np.float32, copy=False)
+        if kind == "inverse_variance":
+            return (1 / np.sqrt(noise)).astype(np.float32, copy=False)
         return np.array(noise, np.float32)
 
 

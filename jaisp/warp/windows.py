@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from jaisp.store.layout import UNUSABLE, Flag
-from jaisp.warp.background import sky_level
+from jaisp.warp.background import few_of, sky_level
 from jaisp.warp.psf import NO_STARS, Candidates, Stars, choose_stars, find_candidates
 
 WINDOW = 400
@@ -75,14 +75,16 @@ def _noise_excess(part: Section, bad: Bool[np.ndarray, "y x"]) -> Float32[np.nda
 
     Brightest: the upper tenth of those above 10σ; in fainter ones the sky's share prevails.
     """
-    flux, noise = part.flux[~bad], part.noise[~bad]
-    snr = (flux - np.float32(sky_level(flux))) / noise
-    sky, bright = snr < SKY, snr > BRIGHT
-    if not sky.any() or bright.sum() < FEWEST_BRIGHT:
+    flux, noise = part.flux, part.noise
+    with np.errstate(invalid="ignore", divide="ignore"):
+        snr = (flux - np.float32(sky_level(few_of(flux, ~bad)))) / noise
+        bright = np.flatnonzero((snr > BRIGHT) & ~bad)
+        sky = few_of(noise, (snr < SKY) & ~bad)
+    if not sky.size or bright.size < FEWEST_BRIGHT:
         return np.zeros(0, np.float32)
-    count = max(FEWEST_BRIGHT, int(bright.sum()) // 10)
-    brightest = np.argpartition(flux[bright], -count)[-count:]
-    return noise[bright][brightest] / np.float32(sky_level(noise[sky]))
+    count = max(FEWEST_BRIGHT, bright.size // 10)
+    brightest = bright[np.argpartition(flux.ravel()[bright], -count)[-count:]]
+    return noise.ravel()[brightest] / np.float32(sky_level(sky))
 
 
 def _windows(rows: slice, columns: slice) -> list[tuple[slice, slice]]:

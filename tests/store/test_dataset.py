@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 from jaisp.errors import UserError
 from jaisp.store import batches
 from jaisp.store.batches import (
+    AHEAD,
     Batches,
     collate,
     decode,
@@ -214,6 +215,26 @@ def test_batches_come_decoded_where_they_are_wanted(coded, memory_gib, crop_arcs
         for survey in SURVEYS:
             for name, plane in decoded["views"][survey].items():
                 torch.testing.assert_close(batch["views"][survey][name], plane, equal_nan=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_decoded_batches_stay_though_the_memory_of_their_codes_is_used_again(coded, workers):
+    views = MatchedViews(coded, crop_arcsec=1.6, seed=2)
+    order = [0, 1, 2, 3, 4, 2, 0, 1, 4, 3, 1, 0, 2, 4, 3, 1, 0]
+    given = Batches(views, 2, sampler=order, workers=workers, device="cpu")
+    for _ in range(2):
+        expected = [decode(batch) for batch in Batches(views, 2, sampler=order)]
+        found = list(given)
+        assert len(found) == 9
+        for batch, right in zip(found, expected, strict=True):
+            for survey in SURVEYS:
+                for name, plane in right["views"][survey].items():
+                    torch.testing.assert_close(batch["views"][survey][name], plane, equal_nan=True)
+    places = {b["views"]["rubin"]["mask"].data_ptr() for b in found}
+    assert len(places) == 9
+    if workers:
+        # Three batches of memory in turn, for each survey's three planes.
+        assert len(given._shared) == (AHEAD + 1) * 6
 
 
 def test_batches_come_shuffled_and_whole(coded):
