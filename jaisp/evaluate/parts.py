@@ -20,12 +20,13 @@ from jaisp.evaluate.plots.position import position_plots
 from jaisp.evaluate.plots.registration import registration_plots
 from jaisp.evaluate.plots.retrieval import retrieval_plots
 from jaisp.evaluate.plots.withheld import withheld_plots
-from jaisp.evaluate.position import asked_of, fit_readouts, position_rows
+from jaisp.evaluate.position import asked_of, fit_readouts, position_rows, seen_of
 from jaisp.evaluate.registration import registration
 from jaisp.evaluate.retrieval import retrieval
 from jaisp.evaluate.transfer import position_transfer
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld
+from jaisp.evaluate.withheld_position import position_figures
 
 
 def measure_retrieval(bench: Bench) -> Found:
@@ -57,23 +58,26 @@ def measure_bands(bench: Bench) -> Found:
 
 
 def measure_position(bench: Bench) -> Found:
-    """Positions of injected sources, on empty and on crowded sky; then on another field."""
+    """Positions of injected sources, on empty and on crowded sky, without a survey, and on another
+    field."""
     names = ("position", "transfer")
     home = bench.known_sky("empty")
     if bench.why_not is not None or home is None:
         return skipped(names, bench.why_not or bench.why_no_sky)
-    settings, encoders = bench.settings, bench.with_blank
-    at_home = asked_of(home, encoders, settings)
+    settings, encoders, outcomes = bench.settings, bench.with_blank, bench.outcomes
+    seen = seen_of(home, encoders, settings)
+    at_home = asked_of(home, seen, settings)
     fitted = fit_readouts(at_home, settings)
-    rows = position_rows(at_home, fitted, settings, bench.outcomes)
-    crowded, second = bench.known_sky("crowded"), bench.known_sky("second_empty")
+    rows = position_rows(at_home, fitted, settings, outcomes)
+    losses = withheld(position_figures(home, seen, settings), bench.bands, settings, outcomes)
+    crowded = bench.known_sky("crowded")
     if crowded is not None:
-        asked = asked_of(crowded, encoders, settings)
-        own = fit_readouts(asked, settings)
-        rows += position_rows(asked, own, settings, bench.outcomes)
-    groups = {"position": rows}
+        asked = asked_of(crowded, seen_of(crowded, encoders, settings), settings)
+        rows += position_rows(asked, fit_readouts(asked, settings), settings, outcomes)
+    groups = {"position": rows, "withheld": losses, "transfer": []}
+    second = bench.known_sky("second_empty")
     if second is not None:
-        asked = asked_of(second, encoders, settings)
+        asked = asked_of(second, seen_of(second, encoders, settings), settings)
         groups["transfer"] = position_transfer(fitted, at_home, asked, settings)
     return found(groups, position_plots(rows), "too few injected sources to fit a readout on")
 

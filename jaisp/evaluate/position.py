@@ -4,7 +4,7 @@ Point sources were injected into tiles before they were warped (`jaisp.inject`);
 fitted on those of training sky and read on those of test sky. docs/ruler.md defines every figure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
@@ -110,26 +110,48 @@ def position(
     encoders: `model` and the controls `random` and `blank`. outcomes: where every source's error
     is kept.
     """
-    asked = asked_of(sky, encoders, settings)
+    asked = asked_of(sky, seen_of(sky, encoders, settings), settings)
     return position_rows(asked, fit_readouts(asked, settings), settings, outcomes)
 
 
-def asked_of(
+def seen_of(
     sky: InjectedSky, encoders: Mapping[str, Encoder], settings: EvaluateConfig
+) -> dict[str, Features]:
+    """What every survey's encoders say around each source of a sky."""
+    tokens, _ = reference_tokens(sky, settings.seed)
+    edge = settings.edge_tokens
+    return {s: features(sky, s, encoders, tokens, edge) for s in sorted(sky.store.surveys)}
+
+
+def asked_of(
+    sky: InjectedSky, seen: Mapping[str, Features], settings: EvaluateConfig
 ) -> dict[str, Asked]:
-    """The sources of a sky, by survey, and as `both` where some are for all surveys together."""
-    tokens, centres = reference_tokens(sky, settings.seed)
-    surveys = sorted(sky.store.surveys)
-    seen = {
-        survey: features(sky, survey, encoders, tokens, settings.edge_tokens) for survey in surveys
-    }
-    asked = {survey: _asked(sky, survey, EACH, seen[survey], centres) for survey in surveys}
-    if len(surveys) > 1 and BOTH in np.asarray(sky.sources["kind"]):
-        asked[BOTH] = _asked(sky, BOTH, BOTH, joined([seen[s] for s in surveys]), centres)
-    return asked
+    """The sources of a sky, by survey, and as `both` where some are for all surveys together.
+
+    seen: from `seen_of` that sky.
+    """
+    _, centres = reference_tokens(sky, settings.seed)
+    asked = {survey: _asked(sky, survey, EACH, own, centres) for survey, own in seen.items()}
+    together = together_of(sky, seen, settings)
+    return asked if together is None else asked | {BOTH: together}
 
 
-def fit_readouts(asked: Mapping[str, Asked], settings: EvaluateConfig) -> Fitted:
+def together_of(
+    sky: InjectedSky, seen: Mapping[str, Features], settings: EvaluateConfig
+) -> Asked | None:
+    """The sources that are for all surveys together, as the surveys of `seen` see them; None where
+    the sky has none."""
+    if len(sky.store.surveys) < 2 or BOTH not in np.asarray(sky.sources["kind"]):
+        return None
+    _, centres = reference_tokens(sky, settings.seed)
+    return _asked(sky, BOTH, BOTH, joined(list(seen.values())), centres)
+
+
+def fit_readouts(
+    asked: Mapping[str, Asked],
+    settings: EvaluateConfig,
+    kinds: Sequence[str] = (TOKENS, SCALES),
+) -> Fitted:
     """Fit readouts of every survey's tokens, and scales, on the training sources of a sky.
 
     They can be read on any other sky, too. What has too few training sources at every S/N to fit a
@@ -140,7 +162,7 @@ def fit_readouts(asked: Mapping[str, Asked], settings: EvaluateConfig) -> Fitted
         train = own.part(own.is_train)
         levels = [s for s in np.unique(train.snr) if np.count_nonzero(train.snr == s) >= FEWEST]
         train = train.part(np.isin(train.snr, levels))
-        for readout in (TOKENS, SCALES):
+        for readout in kinds:
             if levels and readout in own.features["model"]:
                 fitted[survey, readout] = _fit(train, readout, settings)
     return fitted

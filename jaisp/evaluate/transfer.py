@@ -14,7 +14,15 @@ from jaxtyping import Float
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import PERCENTILES, resampled
 from jaisp.evaluate.injected import InjectedSky
-from jaisp.evaluate.position import UNDERPOWERED, Asked, Fitted, asked_of, figures, fit_readouts
+from jaisp.evaluate.position import (
+    UNDERPOWERED,
+    Asked,
+    Fitted,
+    asked_of,
+    figures,
+    fit_readouts,
+    seen_of,
+)
 from jaisp.evaluate.probe import scatter
 from jaisp.evaluate.views import Encoder
 
@@ -32,9 +40,10 @@ def transfer(
     home, away: skies of injected point sources; encoders: `model` and the controls `random` and
     `blank`. Who has read the home sky already calls `position_transfer` with what it found.
     """
-    at_home = asked_of(home, encoders, settings)
-    fitted = fit_readouts(at_home, settings)
-    return position_transfer(fitted, at_home, asked_of(away, encoders, settings), settings)
+    at_home, there = (
+        asked_of(sky, seen_of(sky, encoders, settings), settings) for sky in (home, away)
+    )
+    return position_transfer(fit_readouts(at_home, settings), at_home, there, settings)
 
 
 def position_transfer(

@@ -79,6 +79,15 @@ FIGURES = {
     "retrieval": ("retrieval", "Top-1 retrieval with its interval, beside every control"),
     "ranks": ("retrieval", "Share of the sources that are found within a rank"),
     "similarity": ("retrieval", "Similarity of the same sources' tokens: matches on the diagonal"),
+    "bands": ("retrieval", "Top-1 between single bands, whose surveys are outlined"),
+    "position_empty": (
+        "position",
+        "Error of injected sources on sky without others, beside the bound and classical answers",
+    ),
+    "position_crowded": ("position", "The same on the crowded sky"),
+    "registration": ("registration", "Error of a recovered shift, beside images and catalogues"),
+    "deblending": ("deblending", "One source or two: balanced accuracy, beside peak finding"),
+    "withheld": ("withheld", "What top-1 loses without each band"),
     "spectrum": ("collapse", "Variance along the principal components of source tokens"),
     "alignment": ("alignment", "Offset of every source, target less query, and the median"),
 }

@@ -8,6 +8,8 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate import position as module
 from jaisp.evaluate.injected import InjectedSky, features, reference_tokens
 from jaisp.evaluate.position import position
+from jaisp.evaluate.withheld import withheld
+from jaisp.evaluate.withheld_position import position_figures
 from jaisp.sky import cells
 from jaisp.store.reader import Store
 from tests.evaluate.skies import (
@@ -194,3 +196,18 @@ def test_little_to_be_known_carries_no_claim(sky, monkeypatch):
         coarse[f"bound_mas_{survey}"] *= 20
     rows = position(InjectedSky("empty", sky.store, coarse), ENCODERS, SETTINGS)
     assert {(row["snr"], row["claim"]) for row in rows} == {(10.0, False), (100.0, True)}
+
+
+def test_what_both_surveys_know_is_worth_more_than_either(sky, monkeypatch):
+    plant(monkeypatch)
+    seen = module.seen_of(sky, ENCODERS, SETTINGS)
+    bands = {survey: sky.store.bands(survey) for survey in SURVEYS}
+    rows = withheld(position_figures(sky, seen, SETTINGS), bands, SETTINGS)
+    assert {(row["figure"], row["withheld"]) for row in rows} == {
+        (f"position median_mas S/N {snr:g}", survey) for snr in BOUND for survey in SURVEYS
+    }
+    for row in rows:
+        # Of two independent looks of one quality one is left.
+        assert row["value"] == pytest.approx(np.sqrt(2) * row["complete"], rel=0.2)
+        assert 0 < row["loss_low"] < row["loss"] < row["loss_high"]
+        assert abs(row["random_loss"]) < 0.1 * row["random_value"]
