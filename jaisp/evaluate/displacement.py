@@ -3,7 +3,8 @@
 Two forms of readout: linear in the tokens' strongest directions; or linear in the products of what
 tokens differ by with what they have in common, both over the tokens' length. By how much tokens
 differ for a small displacement depends on what they show, which a linear readout can't take into
-account.
+account. The products can be fitted on a survey's own pairs, displaced and at home, as well: where
+tokens of all surveys share a space, that doubles what is learnt from.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from jaxtyping import Float, Float32, Int
 
 from jaisp.evaluate.probe import fit_probe
 
-Kind = Literal["linear", "products"]
+Kind = Literal["linear", "products", "products of both"]
 LINEAR: Kind = "linear"
 PRODUCTS: Kind = "products"
+BOTH_PRODUCTS: Kind = "products of both"  # fitted on the reference survey's own pairs as well
 DIFFERENCES, COMMON = 32, 24  # directions of each that are multiplied
 STRONGEST = 128  # directions of each survey that a linear readout is given
 SHORTEST = 0.01  # of the median length: below, tokens say nothing
@@ -28,7 +30,7 @@ def kinds_of(
     away: Float32[np.ndarray, "source _"], here: Float32[np.ndarray, "source _"]
 ) -> tuple[Kind, ...]:
     """The forms that can be fitted: only tokens of one length can be subtracted."""
-    return (LINEAR, PRODUCTS) if away.shape[1] == here.shape[1] else (LINEAR,)
+    return (LINEAR, PRODUCTS, BOTH_PRODUCTS) if away.shape[1] == here.shape[1] else (LINEAR,)
 
 
 def fit_displacement(
@@ -45,7 +47,7 @@ def fit_displacement(
     unit: the piece of sky of each source. constant: whether equal tokens may mean a displacement;
     without, the linear form only knows what tokens differ by.
     """
-    describe = _products(away, here) if kind == PRODUCTS else _linear(away, here, constant)
+    describe = _linear(away, here, constant) if kind == LINEAR else _products(away, here)
     x, y = describe(away, here), moved
     if not constant:
         x, y, unit = np.concatenate([x, -x]), np.concatenate([y, -y]), np.tile(unit, 2)

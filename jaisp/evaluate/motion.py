@@ -49,8 +49,8 @@ class Motion:
     shift: Float[np.ndarray, "patch 2"]
     turn: Float[np.ndarray, " patch"]
 
-    def part(self, chosen: Bool[np.ndarray, " patch"]) -> "Motion":
-        """Some of the patches."""
+    def part(self, chosen: Bool[np.ndarray, " patch"] | Int[np.ndarray, " kept"]) -> "Motion":
+        """Some of the patches, in an order."""
         return Motion(self.shift[chosen], self.turn[chosen])
 
     def at(

@@ -30,7 +30,14 @@ from jaisp.evaluate.displaced import (
     encode_patches,
     home_catalogues,
 )
-from jaisp.evaluate.displacement import LINEAR, PRODUCTS, Kind, fit_displacement, kinds_of
+from jaisp.evaluate.displacement import (
+    BOTH_PRODUCTS,
+    LINEAR,
+    PRODUCTS,
+    Kind,
+    fit_displacement,
+    kinds_of,
+)
 from jaisp.evaluate.injected import InjectedSky
 from jaisp.evaluate.matching import match_catalogues, phase_shift
 from jaisp.evaluate.motion import Motion, Moves, Trust, corrected, learn_trust, mean_motion, solve
@@ -187,12 +194,12 @@ def _answers(
 
     offset: between the two surveys on training sky, as catalogues have it.
     """
-    truth = patches.motion[pair.survey]
+    truth = patches.motion
     # The shuffled control is taught the motions of other patches.
     order = np.arange(len(patches))
     members = np.flatnonzero(patches.is_train)
     order[members] = np.random.default_rng(settings.seed).permutation(members)
-    shuffled = Motion(truth.shift[order], truth.turn[order])
+    shuffled = {survey: motion.part(order) for survey, motion in truth.items()}
     kinds = kinds_of(pair.away["model"], pair.here["model"])
     answers, chosen = {}, LINEAR
     answers["model"], chosen = _read(patches, pair, "model", truth, kinds, settings)
@@ -209,7 +216,7 @@ def _read(
     patches: Patches,
     pair: Sighting,
     encoder: str,
-    taught: Motion,
+    taught: Mapping[str, Motion],
     kinds: tuple[Kind, ...],
     settings: EvaluateConfig,
 ) -> tuple[Motion, Kind]:
@@ -218,8 +225,9 @@ def _read(
     As many readouts are fitted as there are parts of the training sky, each on the other parts;
     what each is worth is seen on its own part, and their mean is the answer.
     """
-    away, here = pair.away[encoder], pair.here[encoder]
-    truth, train = taught.at(pair.patch, pair.place), patches.is_train[pair.patch]
+    away, own, here = (tokens[encoder] for tokens in (pair.away, pair.own, pair.here))
+    truth, of_own = (taught[s].at(pair.patch, pair.place) for s in (pair.survey, pair.target))
+    train = patches.is_train[pair.patch]
     part = np.full(len(train), -1)
     part[train] = folds(int(train.sum()), PARTS, settings.seed, pair.patch[train])
     parts = [part == number for number in np.unique(part[train])]
@@ -229,10 +237,17 @@ def _read(
         for out in parts:
             fit = train & ~out
             seen = away[fit], here[fit], truth[fit], pair.patch[fit]
+            if kind == BOTH_PRODUCTS:
+                seen = (
+                    np.concatenate([away[fit], own[fit]]),
+                    np.concatenate([here[fit], here[fit]]),
+                    np.concatenate([truth[fit], of_own[fit]]),
+                    np.tile(pair.patch[fit], 2),
+                )
             found.append(fit_displacement(kind, *seen, settings.seed)(away, here))
-        moved = np.sum(
-            [np.where(own[:, None], f, 0) for own, f in zip(parts, found, strict=True)], 0
-        )
+        moved = np.zeros_like(truth)
+        for out, one in zip(parts, found, strict=True):
+            moved[out] = one[out]
         moves, first = pair.moves(moved, train)
         told[kind] = found, learn_trust(moves, truth[first])
     best = max(kinds, key=lambda kind: told[kind][1].information(pair.snr[train]))
@@ -240,7 +255,7 @@ def _read(
     answers = []
     for out, moved in zip(parts, found, strict=True):
         unseen = np.isin(np.arange(len(patches)), pair.patch[out])
-        answers.append(_solved(patches, pair, moved, trust, taught, unseen))
+        answers.append(_solved(patches, pair, moved, trust, taught[pair.survey], unseen))
     return mean_motion(answers), best
 
 

@@ -14,7 +14,7 @@ from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 SETTINGS = EvaluateConfig(resamples=100)
 TOKEN_MAS = 1600.0
 TILES_APART = np.array([60.0, -40.0])  # mas, that the tiles of the two surveys lie apart
-SOURCES = 30  # a patch
+SOURCES = 20  # a patch
 PATCHES = 120
 
 
@@ -71,16 +71,20 @@ def rows_of(patches, pair, matched):
     return registration_rows(patches, pair, matched, phase, SETTINGS)
 
 
-def test_an_oracle_reaches_the_noise_of_its_tokens(patches):
-    pair, matched = planted(patches)
-    rows = rows_of(patches, pair, matched)
+@pytest.fixture(scope="module")
+def oracle(patches):
+    return rows_of(patches, *planted(patches))
+
+
+def test_an_oracle_reaches_the_noise_of_its_tokens(patches, oracle):
+    pair, rows = planted(patches)[0], oracle
     assert [row["shift_mas"] for row in rows] == list(SHIFTS)
     _, first = np.unique(pair.number, return_index=True)
     information = np.bincount(pair.patch[first], 1 / (2 * sigma(pair.snr[first]) ** 2))
     best = np.sqrt(np.mean(1 / information))  # a few mas
     errors = np.array([row["error_mas"] for row in rows])
     assert sum(row["n"] for row in rows) == PATCHES // 2
-    assert np.sqrt(np.mean(errors**2)) == pytest.approx(best, rel=0.3)
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(best, rel=0.35)
     for row in rows:
         assert row["error_mas_low"] <= row["error_mas"] <= row["error_mas_high"]
         assert row["sources"] == SOURCES * row["n"]
@@ -94,9 +98,8 @@ def test_an_oracle_reaches_the_noise_of_its_tokens(patches):
         assert row["constant_mas"] == pytest.approx(row["shift_mas"], rel=0.5)
 
 
-def test_a_patch_that_did_not_move_proves_nothing(patches):
-    rows = rows_of(patches, *planted(patches))
-    assert [row["claim"] for row in rows][::4] == [False, True]
+def test_a_patch_that_did_not_move_proves_nothing(oracle):
+    assert [row["claim"] for row in oracle][::4] == [False, True]
 
 
 @pytest.mark.parametrize("knows", ["nothing", "one thing", "the place"])
@@ -105,14 +108,11 @@ def test_tokens_that_know_nothing_score_as_no_answer(patches, knows):
         assert row["error_mas"] >= 0.8 * row["constant_mas"]
 
 
-def test_tokens_a_place_away_are_found_out(patches):
+def test_tokens_a_place_away_are_found_out(patches, oracle):
     """By the readout of the other survey's tokens; its own has learnt to live with it."""
-    right, wrong = (
-        [row["shared_mas"] for row in rows_of(patches, *planted(patches, astray=astray))]
-        for astray in (0.0, TOKEN_MAS)
-    )
-    assert max(right) < 100
-    assert min(wrong) > 300
+    wrong = rows_of(patches, *planted(patches, astray=TOKEN_MAS))
+    assert max(row["shared_mas"] for row in oracle) < 100
+    assert min(row["shared_mas"] for row in wrong) > 300
 
 
 @pytest.fixture(scope="module")
