@@ -10,7 +10,7 @@ REAL_DATA ?= $(or $(JAISP_REAL_DATA),$(wildcard ../shared/data))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test fast-test lint real real-wide drill drill-writers bench-warp bench-store \
+.PHONY: run test fast-test lint real real-wide ruler drill drill-writers bench-warp bench-store \
         bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound figures clean
 
 run: .venv/run.stamp
@@ -39,6 +39,10 @@ real-%: .venv/run.stamp
 	  $(BIN)/snakemake --cores $(CORES) --configfile config/$*.yaml
 
 real-wide: real-kids_viking_wide
+
+# The demo, every figure on a thousand test sources or more.
+ruler: .venv/run.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --configfile config/ruler.yaml
 
 # A run killed with -9 at 20 random moments ends with the store of an undisturbed one.
 drill: .venv/test.stamp
