@@ -4,7 +4,8 @@
 
 Reads results/RUN/metrics.json of the demo and the four real fields, and the benchmarks' results in
 docs/benchmarks, and replaces what stands between the markers `<!-- figures … -->` and
-`<!-- /figures -->`, and between those named speed; copies the demo's picture.
+`<!-- /figures -->`, and between those of other names, in README, docs/ruler.md and
+docs/real-fields.md; copies the demo's picture. Rows of fields that were not run here stay.
 """
 
 import json
@@ -34,7 +35,8 @@ def retrieval_table(runs: dict[str, dict]) -> list[str]:
     ]
     for run, metrics in runs.items():
         for row in metrics["groups"].get("retrieval", []):
-            if (row["tokens"], row["scope"]) == ("source", "field"):
+            of_bands = ":" in row["query"]
+            if (row["tokens"], row["scope"]) == ("source", "field") and not of_bands:
                 interval = f"{row['top1_low']:.2f}–{row['top1_high']:.2f}"
                 controls = [
                     f"{row[f'{name}_top1']:.3f}" for name in ("shuffled", "blank", "random")
@@ -75,6 +77,29 @@ def alignment_table(runs: dict[str, dict]) -> list[str]:
             shown = ["–" if row[name] is None else f"{row[name]:+.3f}" for name in offsets]
             lines.append(
                 f"| {run} | {row['query']} → {row['target']} | {row['n']} | {' | '.join(shown)} |"
+            )
+    return lines
+
+
+def position_table(runs: dict[str, dict]) -> list[str]:
+    """Error of positions read off the shared tokens of injected sources, in mas."""
+    lines = [
+        "| field | sky | whose tokens | S/N | n | tokens | 95 % | bound | PSF fit | centroid "
+        "| random | blank | shuffled | constant |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    names = ("bound", "psf_fit", "centroid", "random", "blank", "shuffled", "constant")
+    for run, metrics in runs.items():
+        for row in metrics["groups"].get("position", []):
+            if row["readout"] != "tokens":
+                continue
+            interval = f"{row['median_mas_low']:.1f}–{row['median_mas_high']:.1f}"
+            beside = [row[f"{name}_mas"] for name in names]
+            shown = ["–" if value is None else f"{value:.1f}" for value in beside]
+            few = " †" if row["underpowered"] else ""
+            lines.append(
+                f"| {run} | {row['sky']} | {row['survey']} | {row['snr']:g} | {row['n']}{few} | "
+                f"**{row['median_mas']:.1f}** | {interval} | {' | '.join(shown)} |"
             )
     return lines
 
@@ -140,12 +165,41 @@ def loader_table(found: dict) -> list[str]:
 def replace_figures(path: Path, lines: list[str], name: str = "figures") -> None:
     """Put `lines` between the markers of a page."""
     text = path.read_text(encoding="utf-8")
-    pattern = rf"(<!-- {name}[^>]*-->\n).*?(<!-- /{name} -->)"
-    body = "\n".join(lines)
-    replaced, count = re.subn(pattern, lambda m: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
-    if count != 1:
+    found = re.search(rf"(<!-- {name}[^>]*-->\n)(.*?)(<!-- /{name} -->)", text, flags=re.DOTALL)
+    if found is None:
         raise SystemExit(f"{path}: no place for the figures")
-    path.write_text(replaced, encoding="utf-8")
+    body = "\n".join(with_kept_rows(lines, found[2].splitlines()))
+    text = f"{text[: found.end(1)]}{body}\n{text[found.start(3) :]}"
+    path.write_text(text, encoding="utf-8")
+
+
+def with_kept_rows(lines: list[str], old: list[str]) -> list[str]:
+    """The new tables, with the old rows of fields that have none here."""
+    kept: list[str] = []
+    for number, line in enumerate(lines):
+        kept.append(line)
+        after = lines[number + 1] if number + 1 < len(lines) else ""
+        if line.startswith("|") and not after.startswith("|"):
+            start = max(k for k in range(number + 1) if lines[k].startswith("|---")) - 1
+            fields = {_field(row) for row in lines[start + 2 : number + 1]}
+            kept += [row for row in rows_below(lines[start], old) if _field(row) not in fields]
+    return kept
+
+
+def rows_below(header: str, old: list[str]) -> list[str]:
+    """The rows of fields of the old table with this header."""
+    if header not in old:
+        return []
+    rows = []
+    for row in old[old.index(header) + 2 :]:
+        if not row.startswith("|"):
+            break
+        rows.append(row)
+    return [row for row in rows if _field(row) in FIELDS]
+
+
+def _field(row: str) -> str:
+    return row.split("|")[1].strip()
 
 
 def main() -> None:
@@ -153,6 +207,7 @@ def main() -> None:
     runs = {run: m for run in FIELDS if (m := read_metrics(run)) is not None}
     claimed = {run: m for run, m in runs.items() if run in ("demo", "kids_viking_wide")}
     replace_figures(ROOT / "README.md", retrieval_table(claimed))
+    replace_figures(ROOT / "docs" / "ruler.md", position_table(claimed), "position")
     for name, table in (("warp", kernel_table), ("store", store_table), ("loader", loader_table)):
         found = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8"))
         replace_figures(ROOT / "README.md", table(found), name)
