@@ -102,12 +102,14 @@ def features(
     encoders: Mapping[str, Encoder],
     tokens: Int[np.ndarray, "source 2"],
     edge_tokens: int,
+    bands: list[str] | None = None,
+    readouts: Sequence[str] = (TOKENS, SCALES),
 ) -> Features:
     """By encoder and readout (`tokens`, and `scales` where the encoder has them), what one survey's
     encoder says around each source's reference token; NaN where it lies beyond the sky.
 
     `tokens` are the 3 × 3 shared tokens; `scales` the features between pixels and tokens of the
-    same square.
+    same square. bands: those that the encoder is shown; default all of them.
     """
     found: Features = {name: {} for name in encoders}
     for store, cell, own in (
@@ -123,23 +125,44 @@ def features(
             corner = window * WINDOW - edge_tokens
             side = WINDOW + 2 * edge_tokens
             planes = mosaic.read(int(corner[0]), int(corner[1]), side, side)
+            shown = _View(planes, survey, mosaic.bands).of_bands(bands or mosaic.bands)
             for name, encoder in encoders.items():
-                stamps = _stamps(encoder, mosaic, planes, tokens[members] - corner)
+                stamps = _stamps(encoder, shown, tokens[members] - corner, readouts)
                 for readout, values in stamps.items():
                     empty = np.full((len(tokens), values.shape[1]), np.nan, np.float32)
                     found[name].setdefault(readout, empty)[members] = values
     return found
 
 
+@dataclass(frozen=True)
+class _View:
+    """What an encoder is shown of a window."""
+
+    planes: Planes
+    survey: str
+    bands: list[str]
+
+    def of_bands(self, bands: list[str]) -> "_View":
+        """Some of the bands; of all of them, itself."""
+        if bands == self.bands:
+            return self
+        chosen = [self.bands.index(band) for band in bands]
+        planes = self.planes.flux[chosen], self.planes.noise[chosen], self.planes.mask[chosen]
+        return _View(Planes(*planes), self.survey, bands)
+
+
 def _stamps(
-    encoder: Encoder, mosaic: Mosaic, planes: Planes, tokens: Int[np.ndarray, "source 2"]
+    encoder: Encoder,
+    view: _View,
+    tokens: Int[np.ndarray, "source 2"],
+    readouts: Sequence[str],
 ) -> dict[str, Float32[np.ndarray, "source feature"]]:
     """What an encoder says around some tokens of a window."""
-    planes_of_one = (planes.flux[None], planes.noise[None], planes.mask[None])
-    encode: Any = partial(encoder.encode, *planes_of_one, survey=mosaic.survey, bands=mosaic.bands)
+    planes = view.planes.flux[None], view.planes.noise[None], view.planes.mask[None]
+    encode: Any = partial(encoder.encode, *planes, survey=view.survey, bands=view.bands)
     scales: dict[str, Any] = {}
     with torch.inference_mode():
-        if "scales" in signature(encoder.encode).parameters:
+        if SCALES in readouts and "scales" in signature(encoder.encode).parameters:
             shared, scales = encode(scales=True)
         else:
             shared = encode()

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from jaisp.evaluate.bootstrap import PERCENTILES, interval
+from jaisp.evaluate.bootstrap import PERCENTILES
 
 # Ridge strengths in units of the number of sources, for features of unit variance.
 STRENGTHS = 10.0 ** np.arange(-6.0, 4.01, 0.5)
@@ -24,6 +24,7 @@ COARSE = 4  # every fourth strength is tried first
 FOLDS = 3
 # A prior's strength doesn't depend on how many sources there are: as many as this choose it.
 CHOOSING = 1500
+MOST_BENT = 128  # principal components that perceptrons are shown
 
 MEMBERS = 4  # perceptrons, trained side by side from different weights; their mean is the answer
 HIDDEN = 128
@@ -36,13 +37,17 @@ LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 8e-3, 1e-2, 0.1
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted regression. `apply` maps standardised features to standardised targets."""
+    """A fitted regression. `apply` maps standardised features to standardised targets.
+
+    strengths: of a ridge regression, as indices of STRENGTHS.
+    """
 
     feature_mean: Float[np.ndarray, " feature"]
     feature_scale: Float[np.ndarray, " feature"]
     target_mean: Float[np.ndarray, " target"]
     target_scale: Float[np.ndarray, " target"]
     apply: Callable[[np.ndarray], np.ndarray]
+    strengths: Int[np.ndarray, " target"] | None = None
 
     def predict(
         self, features: Float[np.ndarray, "source feature"]
@@ -58,23 +63,116 @@ def fit_probe(
     targets: Float[np.ndarray, "source target"],
     seed: int,
     groups: Shaped[np.ndarray, " source"] | None = None,
+    together: bool = False,
+    strengths: Int[np.ndarray, " target"] | None = None,
 ) -> Probe:
     """Fit targets to features: by ridge regression, or by a perceptron with one hidden layer.
 
     groups: the unit of sky of each source, e.g. its patch; sources of one unit are never on both
-    sides of a cross-validation. A feature or target that is constant counts as zero. Raises
-    ValueError when there are fewer than two sources.
+    sides of a cross-validation. A feature or target that is constant counts as zero. Perceptrons
+    leave out targets that are NaN. together: features are divided by one number, not each by its
+    own deviation, so that of principal components the leading ones are trusted most. strengths:
+    of an earlier ridge regression's, instead of choosing them. Raises ValueError when there are
+    fewer than two sources.
     """
     if len(features) < 2:
         raise ValueError(f"{len(features)} sources are too few to fit a probe")
     feature_mean, feature_scale = _standard(np.asarray(features, np.float64))
+    if together:
+        feature_scale = _common(feature_scale)
     target_mean, target_scale = _standard(np.asarray(targets, np.float64))
     x = (np.asarray(features, np.float64) - feature_mean) * feature_scale
     y = (np.asarray(targets, np.float64) - target_mean) * target_scale
-    fit = _fit_linear if kind == "linear" else _fit_perceptron
-    apply = fit(x, y, seed, groups)
+    if kind == "mlp":
+        apply = _fit_perceptron(x, y, seed, groups)
+    else:
+        strengths = _chosen(x, y, seed, groups) if strengths is None else strengths
+        apply = _fit_linear(x, y, strengths)
     back = np.where(target_scale > 0, 1 / np.where(target_scale > 0, target_scale, 1), 0)
-    return Probe(feature_mean, feature_scale, target_mean, back, apply)
+    return Probe(feature_mean, feature_scale, target_mean, back, apply, strengths)
+
+
+@dataclass(frozen=True)
+class BestProbe:
+    """Of each target the better of a linear map and a perceptron. forms: which one it was."""
+
+    forms: tuple[str, ...]
+    linear: list[tuple[Bool[np.ndarray, " target"], Probe]]
+    perceptron: tuple[Probe, int] | None  # and how many features it is shown
+
+    def predict(
+        self, features: Float[np.ndarray, "source feature"]
+    ) -> Float[np.ndarray, "source target"]:
+        """Targets, in the unit that they were fitted in."""
+        found = np.full((len(features), len(self.forms)), np.nan)
+        for own, probe in self.linear:
+            found[:, own] = probe.predict(features)
+        if self.perceptron is not None:
+            bent = np.array([form == "mlp" for form in self.forms])
+            probe, shown = self.perceptron
+            found[:, bent] = probe.predict(features[:, :shown])[:, bent]
+        return found
+
+
+def fit_best(
+    features: Float[np.ndarray, "source feature"],
+    targets: Float[np.ndarray, "source target"],
+    seed: int,
+    groups: Shaped[np.ndarray, " source"],
+    kinds: tuple[str, ...] = ("linear", "mlp"),
+    components: bool = False,
+) -> BestProbe:
+    """Fit many targets at once, each on the sources that have it: NaN where there is none.
+
+    components: the features are principal components, of which the perceptron is shown the
+    leading MOST_BENT. A perceptron answers for all targets together; a target is left to it where
+    it predicts the sources that stopped its training better than a ridge regression on the others
+    does. Those figures are of training sky alone.
+    """
+    forms, bends = ["linear"] * targets.shape[1], ("mlp",) * targets.shape[1]
+    perceptron, strengths = None, None
+    if "mlp" in kinds:
+        shown = min(MOST_BENT, features.shape[1]) if components else features.shape[1]
+        bent = fit_probe("mlp", features[:, :shown], targets, seed, groups, components)
+        perceptron = bent, shown
+        out = _left_out(len(features), seed, groups)
+        part = features[~out], targets[~out], seed, groups[~out], components
+        rivals = (
+            BestProbe(tuple(forms), _fit_by_mask(*part), None),
+            BestProbe(bends, [], perceptron),
+        )
+        errors = [
+            np.nanmean((probe.predict(features[out]) - targets[out]) ** 2, axis=0)
+            for probe in rivals
+        ]
+        forms = np.where(errors[1] < errors[0], "mlp", "linear").tolist()
+    asked = np.where(np.array(forms) == "linear", targets, np.nan)
+    linear = _fit_by_mask(features, asked, seed, groups, components, strengths)
+    return BestProbe(tuple(forms), linear, perceptron if "mlp" in forms else None)
+
+
+def _fit_by_mask(
+    features: np.ndarray,
+    targets: np.ndarray,
+    seed: int,
+    groups: np.ndarray,
+    together: bool,
+    strengths: np.ndarray | None = None,
+) -> list[tuple[Bool[np.ndarray, " target"], Probe]]:
+    """A ridge regression for the targets that the same sources have; none for those of no source.
+
+    The targets that it answers for come as a mask.
+    """
+    known = np.isfinite(targets)
+    masks, which = np.unique(known, axis=1, return_inverse=True)
+    fitted = []
+    for number, mask in enumerate(masks.T):
+        own = which.ravel() == number
+        if mask.sum() >= 2:
+            part = features[mask], targets[np.ix_(mask, own)], seed, groups[mask]
+            known_strengths = None if strengths is None else strengths[own]
+            fitted.append((own, fit_probe("linear", *part, together, known_strengths)))
+    return fitted
 
 
 def folds(
@@ -143,16 +241,46 @@ def scatter_interval(
     seed: int,
 ) -> tuple[float, float]:
     """95 % interval of `scatter`, units of sky drawn with replacement."""
-    return interval(lambda drawn: scatter(residual[drawn]), units, resamples, seed)
+    if len(residual) < 2:
+        return np.nan, np.nan
+    n = int(units.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    order = np.argsort(np.abs(residual))
+    ranked = np.abs(residual)[order]
+    medians = [
+        ranked[np.searchsorted(c, (c[-1] + 1) // 2)] for c in _cumulated(drawn, units[order])
+    ]
+    low, high = np.percentile(np.array(medians) / 0.6745, PERCENTILES)
+    return float(low), float(high)
+
+
+def _cumulated(
+    drawn: Int[np.ndarray, "resample unit"], units: Int[np.ndarray, " source"]
+) -> Iterator[Int[np.ndarray, " source"]]:
+    """Of each resample, how many sources there are up to each; resamples of none are left out."""
+    for counts in drawn:
+        cumulated = np.cumsum(counts[units])
+        if cumulated[-1]:
+            yield cumulated
 
 
 def _standard(
     values: Float[np.ndarray, "source column"],
 ) -> tuple[Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:
     """Mean of each column, and one over its standard deviation: 0 where it is only rounding."""
-    mean, std = values.mean(axis=0), values.std(axis=0)
-    varies = std > 1e-6 * np.abs(values).max(axis=0, initial=0.0)
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, values, 0).sum(axis=0) / count
+    std = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(axis=0) / count)
+    varies = std > 1e-6 * np.abs(np.where(known, values, 0)).max(axis=0, initial=0.0)
     return mean, np.where(varies, 1 / np.where(varies, std, 1), 0)
+
+
+def _common(scale: Float[np.ndarray, " column"]) -> Float[np.ndarray, " column"]:
+    """One scale for all columns that vary: that of their mean variance."""
+    varies = scale > 0
+    variance = np.mean(1 / scale[varies] ** 2) if varies.any() else 1.0
+    return np.where(varies, variance**-0.5, 0)
 
 
 class _Ridge:
@@ -219,19 +347,27 @@ class _Solver:
         return self._y_mean - self._x_mean @ weights
 
 
-def _fit_linear(
+def _chosen(
     x: Float[np.ndarray, "source feature"],
     y: Float[np.ndarray, "source target"],
     seed: int,
     groups: Shaped[np.ndarray, " source"] | None,
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Int[np.ndarray, " target"]:
+    """Of each target, which of STRENGTHS predicts it best where it isn't fitted."""
     drawn = np.sort(np.random.default_rng(seed).permutation(len(x))[:CHOOSING])
     fold = folds(len(drawn), FOLDS, seed, None if groups is None else groups[drawn])
-    chosen = _best(x[drawn], y[drawn], fold, STRENGTHS * len(x))
+    return _best(x[drawn], y[drawn], fold, STRENGTHS * len(x))
+
+
+def _fit_linear(
+    x: Float[np.ndarray, "source feature"],
+    y: Float[np.ndarray, "source target"],
+    strengths: Int[np.ndarray, " target"],
+) -> Callable[[np.ndarray], np.ndarray]:
     ridge = _Ridge(x, y).fit()
     weights = np.zeros((x.shape[1], y.shape[1]))
-    for number in np.unique(chosen):
-        own = chosen == number
+    for number in np.unique(strengths):
+        own = strengths == number
         weights[:, own] = ridge.weights(STRENGTHS[number] * len(x))[:, own]
     intercept = ridge.intercept(weights)
     return lambda features: features @ weights + intercept
@@ -276,7 +412,7 @@ def _fit_perceptron(
     groups: Shaped[np.ndarray, " source"] | None,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """One hidden layer, as it was when sources left out were predicted best."""
-    out = folds(len(x), round(1 / HELD_OUT), seed, groups) == 0
+    out = _left_out(len(x), seed, groups)
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         network = _Perceptrons(x.shape[1], y.shape[1])
@@ -288,6 +424,13 @@ def _fit_perceptron(
             return found.mean(dim=0).numpy().astype(np.float64)
 
     return apply
+
+
+def _left_out(
+    count: int, seed: int, groups: Shaped[np.ndarray, " source"] | None
+) -> Bool[np.ndarray, " source"]:
+    """The sources that stop the training of perceptrons."""
+    return folds(count, round(1 / HELD_OUT), seed, groups) == 0
 
 
 class _Perceptrons(nn.Module):
@@ -328,13 +471,13 @@ def _train(network: _Perceptrons, x: Tensor, y: Tensor, out: Bool[np.ndarray, " 
         drawn = fit[torch.randint(len(fit), (MEMBERS, batch))]
         optimiser.zero_grad(set_to_none=True)
         # The sum over members: each is trained as if it were alone.
-        (MEMBERS * nn.functional.mse_loss(network(x[drawn]), y[drawn])).backward()
+        (MEMBERS * _loss(network(x[drawn]), y[drawn])).backward()
         optimiser.step()
         schedule.step()
         if (step + 1) % (steps // CHECKS) == 0:
             network.eval()
             with torch.no_grad():
-                error = float(nn.functional.mse_loss(network(seen).mean(dim=0), answers))
+                error = float(_loss(network(seen).mean(dim=0), answers))
             since += 1
             if error < best:
                 best, since = error, 0
@@ -343,6 +486,13 @@ def _train(network: _Perceptrons, x: Tensor, y: Tensor, out: Bool[np.ndarray, " 
                 break
     network.load_state_dict(kept)
     network.eval()
+
+
+def _loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Mean square over the targets that are known."""
+    known = torch.isfinite(truth)
+    error = torch.where(known, predicted - torch.nan_to_num(truth), 0.0)
+    return error.square().sum() / known.sum().clamp(min=1)
 
 
 @contextmanager

@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 from sklearn.decomposition import PCA
 
-from jaisp.evaluate.probe import fit_probe, folds, scatter
+from jaisp.evaluate.probe import MOST_BENT, fit_probe, folds, scatter
 
 Form = Literal["linear", "mlp"]
 LINEAR: Form = "linear"
 MLP: Form = "mlp"
-COMPONENTS = 128  # what the network is shown of the features
 PARTS = 5  # of the training sky, one of which decides between the two
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -82,7 +81,7 @@ class Readout:
             return _linear(features, offsets, snr, units, seed)
         # One network for all S/N.
         reduce = self._reduce
-        probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units)
+        probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units, together=True)
         return lambda features, snr: probe.predict(reduce.transform(features))
 
 
@@ -110,5 +109,5 @@ def _linear(
 
 def components(features: np.ndarray, seed: int) -> PCA:
     """The features' leading principal components (Halko et al. 2011)."""
-    count = min(COMPONENTS, *features.shape)
+    count = min(MOST_BENT, *features.shape)
     return PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed).fit(features)

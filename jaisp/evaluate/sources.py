@@ -163,10 +163,16 @@ class _Image:
         return snr, centroids
 
     def _correlation_within(self, radii: Float[np.ndarray, " band"]) -> Float[np.ndarray, " band"]:
-        """Noise correlation at each band's aperture, between the two sizes it is known for."""
-        small, large = np.log(np.array(APERTURES_ARCSEC) / 2)
-        share = np.clip((np.log(radii) - small) / (large - small), 0, 1)
-        return self.correlation[:, 0] * (1 - share) + self.correlation[:, 1] * share
+        return correlation_within(self.correlation, radii)
+
+
+def correlation_within(
+    correlation: Float[np.ndarray, "band 2"], radii: Float[np.ndarray, "*source band"]
+) -> Float[np.ndarray, "*source band"]:
+    """Noise correlation within apertures (arcsec), between the two sizes it is known for."""
+    small, large = np.log(np.array(APERTURES_ARCSEC) / 2)
+    share = np.clip((np.log(radii) - small) / (large - small), 0, 1)
+    return correlation[:, 0] * (1 - share) + correlation[:, 1] * share
 
 
 def _sky_level(flux: Float[np.ndarray, "y x"], good: Bool[np.ndarray, "y x"]) -> float:

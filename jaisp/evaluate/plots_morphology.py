@@ -1,0 +1,13 @@
+"""The plot of the group `morphology`: what tokens know of the sizes and shapes of galaxies."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from jaisp.evaluate.plots_photometry import beside
+
+
+def morphology(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """R² and scatter of size and ellipticity, a column of panels a survey whose tokens are read."""
+    return beside(rows, "moments", "adaptive moments")
