@@ -5,7 +5,15 @@ from pydantic import Field
 from jaisp.config.section import Section
 
 # What is measured side by side, each a job; `jaisp.evaluate.parts` holds the code of each.
-PARTS = ("retrieval", "bands", "position", "registration", "deblending", "alignment")
+PARTS = (
+    "retrieval",
+    "bands",
+    "position",
+    "registration",
+    "deblending",
+    "truth",
+    "alignment",
+)
 
 
 class EvaluateConfig(Section):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import sep
 from astropy.table import Table, vstack
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 
@@ -85,6 +85,12 @@ class KnownSky:
         cell, row = (np.asarray(self.sky.sources[name]).astype(str) for name in ("cell", "row"))
         patches, patch = np.unique(np.stack([cell, row]), axis=1, return_inverse=True)
         return sky_units(patch.ravel(), patches[0].tolist())
+
+    @property
+    def names(self) -> Shaped[np.ndarray, " source"]:
+        """CELL/ROW/TOKEN of each source, its patch first."""
+        place = (self.sky.sources["cell"], self.sky.sources["row"], self.tokens)
+        return np.array([f"{c}/{r}/{t[0]}.{t[1]}" for c, r, t in zip(*place, strict=True)])
 
     def snr(self, survey: str) -> Float[np.ndarray, " source"]:
         """In quadrature over the survey's bands; 0 where it doesn't cover the source."""

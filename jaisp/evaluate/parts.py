@@ -6,24 +6,38 @@ Each part can be run by itself, so that parts run side by side.
 from collections.abc import Callable
 
 from jaisp.evaluate.alignment import alignment
+from jaisp.evaluate.away import at_home, away_from_home, join_skies
 from jaisp.evaluate.bands import band_retrieval
 from jaisp.evaluate.bench import Bench
 from jaisp.evaluate.collapse import collapse
 from jaisp.evaluate.deblending import deblending
 from jaisp.evaluate.found import Found, found, skipped
+from jaisp.evaluate.known import features_of, known_sky
 from jaisp.evaluate.means import mean_tokens
+from jaisp.evaluate.morphology import morphology
+from jaisp.evaluate.photometry import (
+    photometry,
+    photometry_answers,
+    photometry_figures,
+    photometry_rows,
+    photometry_targets,
+)
 from jaisp.evaluate.plots.alignment import alignment_plots
 from jaisp.evaluate.plots.bands import band_plots
 from jaisp.evaluate.plots.collapse import collapse_plots
 from jaisp.evaluate.plots.deblending import deblending_plots
+from jaisp.evaluate.plots.morphology import morphology_plots
+from jaisp.evaluate.plots.photometry import photometry_plots
 from jaisp.evaluate.plots.position import position_plots
+from jaisp.evaluate.plots.reconstruction import reconstruction_plots
 from jaisp.evaluate.plots.registration import registration_plots
 from jaisp.evaluate.plots.retrieval import retrieval_plots
 from jaisp.evaluate.plots.withheld import withheld_plots
 from jaisp.evaluate.position import asked_of, fit_readouts, position_rows, seen_of
+from jaisp.evaluate.reconstruction import reconstruction
 from jaisp.evaluate.registration import registration
 from jaisp.evaluate.retrieval import retrieval
-from jaisp.evaluate.transfer import position_transfer
+from jaisp.evaluate.transfer import photometry_transfer, position_transfer
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld
 from jaisp.evaluate.withheld_position import position_figures
@@ -102,6 +116,41 @@ def measure_deblending(bench: Bench) -> Found:
     return found({"deblending": rows}, deblending_plots(rows), reason)
 
 
+def measure_truth(bench: Bench) -> Found:
+    """Fluxes, shapes and images of sources with known truth, or with sep's apertures for it; then
+    without a survey, and fluxes on another field."""
+    names = ("photometry", "morphology", "reconstruction")
+    if bench.why_not is not None or bench.results is None:
+        return skipped(names, bench.why_not or "measured within a run alone")
+    settings, outcomes = bench.settings, bench.outcomes
+    known = known_sky(bench.store, settings, bench.results / "simulated" / "truth.ecsv")
+    if known is None:
+        return skipped(names, f"no source above S/N {settings.snr_min:g}")
+    second = bench.known_sky("second")
+    truth = bench.results / "injected" / "second" / "simulated" / "truth.ecsv"
+    there = None if second is None else known_sky(second.store, settings, truth)
+    joined = known if there is None else join_skies(known, there)
+    everything = features_of(joined, bench.with_blank, settings)
+    known, seen = at_home(joined, everything)
+    targets = list(photometry_targets(known))
+    answers = photometry_answers(known, seen, targets, settings)
+    rows = photometry_rows(known, targets, answers, settings, outcomes)
+    figures = photometry_figures(known, targets, answers)
+    shapes, images = morphology(known, seen, settings), reconstruction(known, seen, settings)
+    groups = {
+        "photometry": rows,
+        "morphology": shapes,
+        "reconstruction": images,
+        "withheld": withheld(figures, bench.bands, settings, outcomes),
+        "transfer": [],
+    }
+    if there is not None:
+        away = photometry(*away_from_home(joined, everything), settings)
+        groups["transfer"] = photometry_transfer(rows, away, ("survey", "target"))
+    plots = [*photometry_plots(rows), *morphology_plots(shapes), *reconstruction_plots(images)]
+    return found(groups, plots, "too few sources, or none with known truth")
+
+
 def measure_alignment(bench: Bench) -> Found:
     """Where the surveys put the same sky; no encoder is involved."""
     rows, pairs = alignment(bench.store, bench.settings)
@@ -119,5 +168,6 @@ MEASURES: dict[str, Callable[[Bench], Found]] = {
     "position": measure_position,
     "registration": measure_registration,
     "deblending": measure_deblending,
+    "truth": measure_truth,
     "alignment": measure_alignment,
 }

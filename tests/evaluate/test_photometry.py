@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaisp.evaluate import plots_morphology, plots_photometry, plots_reconstruction
 from jaisp.evaluate.known import features_of, known_sky
 from jaisp.evaluate.morphology import morphology, morphology_targets
 from jaisp.evaluate.photometry import photometry, photometry_targets
+from jaisp.evaluate.plots import morphology as plots_morphology
+from jaisp.evaluate.plots import photometry as plots_photometry
+from jaisp.evaluate.plots import reconstruction as plots_reconstruction
 from jaisp.evaluate.reconstruction import images, reconstruction
 from tests.evaluate import skies
 from tests.evaluate.known_skies import (

@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaisp.evaluate.figures import COLOURS
+from jaisp.evaluate.plots.style import COLOURS, Plot
 
 BASELINE = "#D55E00"
 MARKERS = {"random": "s", "blank": "v", "shuffled": "x"}
+
+
+def photometry_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """rows: of the group `photometry`."""
+    return [Plot("photometry", photometry, rows)] if rows else []
 
 
 def photometry(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -6,8 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaisp.evaluate.figures import COLOURS
-from jaisp.evaluate.plots_photometry import BASELINE, MARKERS, with_interval
+from jaisp.evaluate.plots.photometry import BASELINE, MARKERS, with_interval
+from jaisp.evaluate.plots.style import COLOURS, Plot
+
+
+def reconstruction_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """rows: of the group `reconstruction`."""
+    return [Plot("reconstruction", reconstruction, rows)] if rows else []
 
 
 def reconstruction(rows: Sequence[Mapping[str, Any]]) -> Figure:

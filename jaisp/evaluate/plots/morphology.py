@@ -5,7 +5,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from jaisp.evaluate.plots_photometry import beside
+from jaisp.evaluate.plots.photometry import beside
+from jaisp.evaluate.plots.style import Plot
+
+
+def morphology_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """rows: of the group `morphology`."""
+    return [Plot("morphology", morphology, rows)] if rows else []
 
 
 def morphology(rows: Sequence[Mapping[str, Any]]) -> Figure:
