@@ -6,6 +6,7 @@ from sklearn.linear_model import Ridge
 
 from jaisp.evaluate.probe import (
     STRENGTHS,
+    fit_best,
     fit_probe,
     folds,
     r2,
@@ -122,3 +123,50 @@ def test_figures_and_their_intervals():
     assert r2(truth, np.full(2000, truth.mean() + 0.1)) < 0
     assert np.isnan(r2(np.ones(3), np.ones(3)))
     assert np.isnan(r2_interval(truth[:1], truth[:1], units[:1], 100, 0)).all()
+
+
+def test_of_each_target_the_better_form_on_the_sources_that_have_it():
+    """One straight relation, one bent, one unrelated; each known for some sources only."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 6))
+    y = np.column_stack([x[:, 0], x[:, 1] * x[:, 2], rng.normal(size=3000)])
+    y += 0.1 * rng.normal(size=y.shape)
+    hidden = rng.uniform(size=y.shape) < 0.4
+    fitted = np.where(hidden, np.nan, y)[:2000]
+    probe = fit_best(x[:2000], fitted, seed=0, groups=np.arange(2000) // 20)
+    found = probe.predict(x[2000:])
+    assert probe.forms[0] == "linear"
+    assert probe.forms[1] == "mlp"
+    for column, least, most in ((0, 0.98, 1), (1, 0.85, 1), (2, -0.05, 0.02)):
+        assert least < r2(y[2000:, column], found[:, column]) < most
+
+
+def test_a_target_of_no_source_is_not_answered():
+    x, y = features_and_targets(n=200)
+    y[:, 1] = np.nan
+    found = fit_best(x, y, seed=0, groups=np.arange(200), kinds=("linear",)).predict(x)
+    assert np.isnan(found[:, 1]).all()
+    assert np.isfinite(found[:, [0, 2, 3]]).all()
+
+
+def test_leading_components_are_trusted_most():
+    """A signal in the strongest of many components, most of them noise."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 150)) * np.geomspace(10, 0.1, 150)
+    y = x[:, :1] + 3 * rng.normal(size=(400, 1))
+    each, together = (
+        fit_probe("linear", x[:200], y[:200], seed=0, together=t).predict(x[200:])
+        for t in (False, True)
+    )
+    assert r2(y[200:, 0], together[:, 0]) > r2(y[200:, 0], each[:, 0]) + 0.02
+
+
+def test_an_interval_of_the_scatter_is_that_of_resampled_medians():
+    rng = np.random.default_rng(0)
+    residual, units = rng.normal(size=400), np.repeat(np.arange(40), 10)
+    drawn = rng.integers(40, size=(2000, 40))
+    medians = [
+        scatter(np.concatenate([residual[10 * u : 10 * u + 10] for u in draw])) for draw in drawn
+    ]
+    expected = np.percentile(medians, (2.5, 97.5))
+    assert scatter_interval(residual, units, 2000, 1) == pytest.approx(expected, rel=0.03)
