@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from PIL import Image
+from predecessor import predecessor_table
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ("demo", "kids_viking_wide", "kids_viking_galex", "euclid_des", "hsc_hst")
@@ -208,6 +209,9 @@ def main() -> None:
     claimed = {run: m for run, m in runs.items() if run in ("demo", "kids_viking_wide")}
     replace_figures(ROOT / "README.md", retrieval_table(claimed))
     replace_figures(ROOT / "docs" / "ruler.md", position_table(claimed), "position")
+    if "demo" in runs:
+        table = predecessor_table(runs["demo"])
+        replace_figures(ROOT / "docs" / "ruler.md", table, "predecessor")
     for name, table in (("warp", kernel_table), ("store", store_table), ("loader", loader_table)):
         found = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8"))
         replace_figures(ROOT / "README.md", table(found), name)
