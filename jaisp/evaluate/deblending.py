@@ -7,16 +7,14 @@ read on those of test sky. docs/ruler.md defines every figure.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.stats import rankdata
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bootstrap import interval
+from jaisp.evaluate.bootstrap import PERCENTILES, interval
 from jaisp.evaluate.injected import TOKENS, InjectedSky, features, joined, nearest_tokens
 from jaisp.evaluate.position import BOTH, UNDERPOWERED, units_of
 from jaisp.evaluate.probe import fit_probe, folds, scatter
@@ -206,15 +204,14 @@ def _rows(
             "n": n,
             "pairs": int(two.sum()),
         }
+        limits = _intervals(score["model"], two, unit, settings)
         for name, figure in (("accuracy", _accuracy), ("auc", _auc)):
-            row[name] = figure(score["model"], two, np.arange(n))
-            row[f"{name}_low"], row[f"{name}_high"] = interval(
-                partial(figure, score["model"], two), unit, settings.resamples, settings.seed
-            )
+            row[name] = figure(score["model"], two)
+            row[f"{name}_low"], row[f"{name}_high"] = limits[name]
             for control in score.keys() - {"model"}:
-                row[f"{control}_{name}"] = figure(score[control], two, np.arange(n))
+                row[f"{control}_{name}"] = figure(score[control], two)
         peaks = np.where(test.peaks[own] >= 2, 1.0, -1.0)
-        row["peaks_accuracy"] = _accuracy(peaks, two, np.arange(n))
+        row["peaks_accuracy"] = _accuracy(peaks, two)
         row |= _share_figures(test, answers, own[two], settings)
         yield row | {"probe": answers.chosen, "underpowered": n < UNDERPOWERED}
 
@@ -235,28 +232,54 @@ def _share_figures(
     return figures | {"constant_share_scatter": scatter(answers.constant_share - truth)}
 
 
-def _accuracy(
-    score: Float[np.ndarray, " source"],
-    two: Bool[np.ndarray, " source"],
-    drawn: Int[np.ndarray, " drawn"],
-) -> float:
+def _accuracy(score: Float[np.ndarray, " source"], two: Bool[np.ndarray, " source"]) -> float:
     """Mean of the shares of pairs and of single sources that are told right: .5 is chance."""
-    right = (score[drawn] > 0) == two[drawn]
-    pairs = two[drawn]
-    if not pairs.any() or pairs.all():
-        return np.nan
-    return float((right[pairs].mean() + right[~pairs].mean()) / 2)
+    right = (score > 0) == two
+    return float((right[two].mean() + right[~two].mean()) / 2)
 
 
-def _auc(
+def _auc(score: Float[np.ndarray, " source"], two: Bool[np.ndarray, " source"]) -> float:
+    """Chance that a pair scores above a single source (Mann & Whitney 1947); ties count half."""
+    return float(_above(score, two).mean())
+
+
+def _above(
+    score: Float[np.ndarray, " source"], two: Bool[np.ndarray, " source"]
+) -> Float[np.ndarray, "pair single"]:
+    pairs, singles = score[two][:, None], score[~two]
+    return (pairs > singles) + 0.5 * (pairs == singles)
+
+
+def _intervals(
     score: Float[np.ndarray, " source"],
     two: Bool[np.ndarray, " source"],
-    drawn: Int[np.ndarray, " drawn"],
-) -> float:
-    """Chance that a pair scores above a single source (Mann & Whitney 1947); ties count half."""
-    pairs = two[drawn]
-    n, rest = int(pairs.sum()), int((~pairs).sum())
-    if not n or not rest:
-        return np.nan
-    ranks = rankdata(score[drawn])
-    return float((ranks[pairs].sum() - n * (n + 1) / 2) / (n * rest))
+    unit: Int[np.ndarray, " source"],
+    settings: EvaluateConfig,
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of accuracy and AUC, units of sky drawn with replacement.
+
+    Both are ratios of sums over units, or over pairs of units, so that a draw is but a weight of
+    each unit.
+    """
+    n = int(unit.max()) + 1
+    rng = np.random.default_rng(settings.seed)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=settings.resamples).astype(float)
+    right = (score > 0) == two
+    pairs, singles = (np.bincount(unit[kind], minlength=n) for kind in (two, ~two))
+    right_pairs, right_singles = (
+        np.bincount(unit[kind], right[kind], minlength=n) for kind in (two, ~two)
+    )
+    of_unit = np.eye(n)
+    above = of_unit[:, unit[two]] @ _above(score, two) @ of_unit[unit[~two]]
+    known = (drawn @ pairs > 0) & (drawn @ singles > 0)
+    drawn = drawn[known]
+    if not len(drawn):
+        return dict.fromkeys(("accuracy", "auc"), (np.nan, np.nan))
+    found = {
+        "accuracy": (drawn @ right_pairs / (drawn @ pairs))
+        + (drawn @ right_singles / (drawn @ singles)),
+        "auc": ((drawn @ above) * drawn).sum(axis=1) / ((drawn @ pairs) * (drawn @ singles)),
+    }
+    found["accuracy"] /= 2
+    limits = {name: np.percentile(values, PERCENTILES) for name, values in found.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in limits.items()}
