@@ -45,12 +45,11 @@ def photometry(known: KnownSky, seen: Seen, settings: EvaluateConfig) -> list[di
     """Rows of the group `photometry`: each view of the tokens with every target."""
     targets = list(photometry_targets(known))
     values = np.stack([target.values for target in targets], axis=1)
+    apertures = {name: aperture_features(known, *shown) for name, shown in seen.shown.items()}
     rows = []
     for view, names in seen.views.items():
-        apertures = np.concatenate(
-            [aperture_features(known, *seen.shown[name]) for name in names], axis=1
-        )
-        answers = regress(known, seen, view, values, apertures, settings)
+        own_apertures = np.concatenate([apertures[name] for name in names], axis=1)
+        answers = regress(known, seen, view, values, own_apertures, settings)
         for number, target in enumerate(targets):
             own = {name: answer[:, number] for name, answer in answers.items()}
             row = _row(known, target, own, settings)
