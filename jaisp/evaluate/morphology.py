@@ -27,10 +27,10 @@ def morphology(known: KnownSky, seen: Seen, settings: EvaluateConfig) -> list[di
     if known.truth != SIMULATED:
         return []
     values = morphology_targets(known)
+    moments = {name: moment_features(known, *own, values) for name, own in seen.shown.items()}
     rows = []
     for view, names in seen.views.items():
-        moments = [moment_features(known, *seen.shown[name], values) for name in names]
-        classical = np.concatenate(moments, axis=1)
+        classical = np.concatenate([moments[name] for name in names], axis=1)
         answers = regress(known, seen, view, values, classical, settings)
         for number, (target, unit) in enumerate(TARGETS.items()):
             own = {name: answer[:, number] for name, answer in answers.items()}

@@ -63,12 +63,11 @@ def photometry_answers(
 ) -> dict[str, Answers]:
     """By view of the tokens, what everyone answers for every source and target."""
     values = np.stack([target.values for target in targets], axis=1)
+    apertures = {name: aperture_features(known, *shown) for name, shown in seen.shown.items()}
     answers = {}
     for view, names in seen.views.items():
-        apertures = np.concatenate(
-            [aperture_features(known, *seen.shown[name]) for name in names], axis=1
-        )
-        answers[view] = regress(known, seen, view, values, apertures, settings)
+        together = np.concatenate([apertures[name] for name in names], axis=1)
+        answers[view] = regress(known, seen, view, values, together, settings)
     return answers
 
 

@@ -8,22 +8,25 @@ that a source is never predicted from its neighbours on the same patch.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import scipy.linalg
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from jaisp.evaluate.bootstrap import PERCENTILES
 
 # Ridge strengths in units of the number of sources, for features of unit variance.
-STRENGTHS = 10.0 ** np.arange(-6.0, 4.01, 0.5)
+STRENGTHS = 10.0 ** np.arange(-6.0, 4.01, 0.75)
 COARSE = 4  # every fourth strength is tried first
 FOLDS = 3
 # A prior's strength doesn't depend on how many sources there are: as many as this choose it.
 CHOOSING = 1500
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_BENT = 128  # principal components that perceptrons are shown
 
 MEMBERS = 4  # perceptrons, trained side by side from different weights; their mean is the answer
@@ -32,7 +35,7 @@ HELD_OUT = 0.15  # of the sources, to stop the training of the perceptrons
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 STEPS, EPOCHS = 400, 20  # at least so many steps, and so many times over the sources
 CHECKS, PATIENCE = 20, 7  # of the sources left out, and how many without a better answer
-LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 8e-3, 1e-2, 0.1
+LEARNING_RATE, WEIGHT_DECAY = 8e-3, 1e-2
 
 
 @dataclass(frozen=True)
@@ -83,35 +86,39 @@ def fit_probe(
     target_mean, target_scale = _standard(np.asarray(targets, np.float64))
     x = (np.asarray(features, np.float64) - feature_mean) * feature_scale
     y = (np.asarray(targets, np.float64) - target_mean) * target_scale
-    if kind == "mlp":
-        apply = _fit_perceptron(x, y, seed, groups)
-    else:
-        strengths = _chosen(x, y, seed, groups) if strengths is None else strengths
-        apply = _fit_linear(x, y, strengths)
+    with one_thread():
+        if kind == "mlp":
+            apply = _fit_perceptron(x, y, seed, groups)
+        else:
+            strengths = _chosen(x, y, seed, groups) if strengths is None else strengths
+            apply = _fit_linear(x, y, strengths)
     back = np.where(target_scale > 0, 1 / np.where(target_scale > 0, target_scale, 1), 0)
     return Probe(feature_mean, feature_scale, target_mean, back, apply, strengths)
 
 
 @dataclass(frozen=True)
 class BestProbe:
-    """Of each target the better of a linear map and a perceptron. forms: which one it was."""
+    """Of each target a mean of what a linear map and a perceptron answer.
 
-    forms: tuple[str, ...]
+    linear: maps, and the targets that each answers for. perceptron: and how many features it is
+    shown. share: the perceptron's weight in the mean.
+    """
+
     linear: list[tuple[Bool[np.ndarray, " target"], Probe]]
-    perceptron: tuple[Probe, int] | None  # and how many features it is shown
+    perceptron: tuple[Probe, int] | None
+    share: Float[np.ndarray, " target"]
 
     def predict(
         self, features: Float[np.ndarray, "source feature"]
     ) -> Float[np.ndarray, "source target"]:
-        """Targets, in the unit that they were fitted in."""
-        found = np.full((len(features), len(self.forms)), np.nan)
+        """Targets, in the unit that they were fitted in; NaN for those of no source."""
+        straight = np.full((len(features), len(self.share)), np.nan)
         for own, probe in self.linear:
-            found[:, own] = probe.predict(features)
-        if self.perceptron is not None:
-            bent = np.array([form == "mlp" for form in self.forms])
-            probe, shown = self.perceptron
-            found[:, bent] = probe.predict(features[:, :shown])[:, bent]
-        return found
+            straight[:, own] = probe.predict(features)
+        if self.perceptron is None:
+            return straight
+        probe, shown = self.perceptron
+        return straight + self.share * (probe.predict(features[:, :shown]) - straight)
 
 
 def fit_best(
@@ -125,30 +132,41 @@ def fit_best(
     """Fit many targets at once, each on the sources that have it: NaN where there is none.
 
     components: the features are principal components, of which the perceptron is shown the
-    leading MOST_BENT. A perceptron answers for all targets together; a target is left to it where
-    it predicts the sources that stopped its training better than a ridge regression on the others
-    does. Those figures are of training sky alone.
+    leading MOST_BENT. A perceptron answers for all targets together. Which SHARES it has in the
+    answer to each is decided by the sources that stopped its training, against a ridge regression
+    on the others: on training sky alone.
     """
-    forms, bends = ["linear"] * targets.shape[1], ("mlp",) * targets.shape[1]
-    perceptron, strengths = None, None
-    if "mlp" in kinds:
-        shown = min(MOST_BENT, features.shape[1]) if components else features.shape[1]
-        bent = fit_probe("mlp", features[:, :shown], targets, seed, groups, components)
-        perceptron = bent, shown
-        out = _left_out(len(features), seed, groups)
-        part = features[~out], targets[~out], seed, groups[~out], components
-        rivals = (
-            BestProbe(tuple(forms), _fit_by_mask(*part), None),
-            BestProbe(bends, [], perceptron),
-        )
-        errors = [
-            np.nanmean((probe.predict(features[out]) - targets[out]) ** 2, axis=0)
-            for probe in rivals
-        ]
-        forms = np.where(errors[1] < errors[0], "mlp", "linear").tolist()
-    asked = np.where(np.array(forms) == "linear", targets, np.nan)
-    linear = _fit_by_mask(features, asked, seed, groups, components, strengths)
-    return BestProbe(tuple(forms), linear, perceptron if "mlp" in forms else None)
+    no_share = np.zeros(targets.shape[1])
+    if "mlp" not in kinds:
+        return BestProbe(_fit_by_mask(features, targets, seed, groups, components), None, no_share)
+    shown = min(MOST_BENT, features.shape[1]) if components else features.shape[1]
+    bent = fit_probe("mlp", features[:, :shown], targets, seed, groups, components)
+    out = _left_out(len(features), seed, groups)
+    part = features[~out], targets[~out], seed, groups[~out], components
+    rival = BestProbe(_fit_by_mask(*part), None, no_share)
+    share = _shares(rival, bent.predict(features[out, :shown]), features[out], targets[out])
+    # What suits most of the sources suits all of them.
+    strengths = np.full(targets.shape[1], len(STRENGTHS) - 1)
+    for own, probe in rival.linear:
+        strengths[own] = probe.strengths
+    linear = _fit_by_mask(features, targets, seed, groups, components, strengths)
+    return BestProbe(linear, (bent, shown), share)
+
+
+def _shares(
+    straight: BestProbe,
+    bent: Float[np.ndarray, "source target"],
+    features: Float[np.ndarray, "source feature"],
+    targets: Float[np.ndarray, "source target"],
+) -> Float[np.ndarray, " target"]:
+    """Of each target, the one of SHARES with the least error; 0 where no source tells."""
+    linear = straight.predict(features)
+    known = np.isfinite(linear) & np.isfinite(targets)
+    errors = [
+        np.where(known, (linear + share * (bent - linear) - targets) ** 2, 0).sum(axis=0)
+        for share in SHARES
+    ]
+    return np.array(SHARES)[np.argmin(errors, axis=0)]
 
 
 def _fit_by_mask(
@@ -413,13 +431,13 @@ def _fit_perceptron(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """One hidden layer, as it was when sources left out were predicted best."""
     out = _left_out(len(x), seed, groups)
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _Perceptrons(x.shape[1], y.shape[1])
         _train(network, torch.from_numpy(x).float(), torch.from_numpy(y).float(), out)
 
     def apply(features: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode():
             found = network(torch.from_numpy(features).float().expand(MEMBERS, -1, -1))
             return found.mean(dim=0).numpy().astype(np.float64)
 
@@ -449,7 +467,6 @@ class _Perceptrons(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Targets of each member's sources."""
         hidden = nn.functional.gelu(torch.baddbmm(self.bias, x, self.into))
-        hidden = nn.functional.dropout(hidden, DROPOUT, self.training)
         return torch.baddbmm(self.shift, hidden, self.out)
 
 
@@ -467,7 +484,6 @@ def _train(network: _Perceptrons, x: Tensor, y: Tensor, out: Bool[np.ndarray, " 
     seen, answers = x[left_out].expand(MEMBERS, -1, -1), y[left_out]
     best, since, kept = np.inf, 0, network.state_dict()
     for step in range(steps):
-        network.train()
         drawn = fit[torch.randint(len(fit), (MEMBERS, batch))]
         optimiser.zero_grad(set_to_none=True)
         # The sum over members: each is trained as if it were alone.
@@ -475,7 +491,6 @@ def _train(network: _Perceptrons, x: Tensor, y: Tensor, out: Bool[np.ndarray, " 
         optimiser.step()
         schedule.step()
         if (step + 1) % (steps // CHECKS) == 0:
-            network.eval()
             with torch.no_grad():
                 error = float(_loss(network(seen).mean(dim=0), answers))
             since += 1
@@ -485,7 +500,6 @@ def _train(network: _Perceptrons, x: Tensor, y: Tensor, out: Bool[np.ndarray, " 
             if since >= PATIENCE:
                 break
     network.load_state_dict(kept)
-    network.eval()
 
 
 def _loss(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -496,11 +510,18 @@ def _loss(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Steps of small networks are shorter than the time that threads take to meet."""
+def one_thread() -> Iterator[None]:
+    """Steps of small networks, and of small matrices, are shorter than the time that threads take
+    to meet; on cores that others use too, many times so."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with _threads().limit(limits=1):
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()

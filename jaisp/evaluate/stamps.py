@@ -13,7 +13,7 @@ from jaisp.evaluate.sources import fwhm_arcsec, usable
 # Radii: of the best S/N of a point, and two for galaxies, never below so many arcsec.
 APERTURES = ((0.673, 0.0), (1.0, 0.5), (1.6, 1.0))  # in FWHM, arcsec
 LARGEST_ARCSEC = 1.55  # of an aperture's radius: a token's width lies between a source and the edge
-ITERATIONS = 12
+ITERATIONS = 10
 LARGEST_SIGMA_ARCSEC = 1.2
 
 

@@ -152,7 +152,7 @@ def test_test_sky_has_no_say_in_the_components(known):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    size=st.floats(0.3, 0.7),
+    size=st.floats(0.3, 0.6),
     ellipticity=st.floats(0, 0.4),
     angle=st.floats(0, np.pi),
     offset=st.tuples(st.floats(-0.7, 0.7), st.floats(-0.7, 0.7)),
