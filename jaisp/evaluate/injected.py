@@ -25,7 +25,7 @@ from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
 
 AROUND = 1  # tokens on each side of the reference: 3 × 3
-WINDOW = 64  # tokens that are encoded at a time, without their margin
+WINDOW = 32  # tokens that are encoded at a time, without their margin: the sky may be sparse
 TOKENS, SCALES = "tokens", "scales"
 
 Features = dict[str, dict[str, Float32[np.ndarray, "source _"]]]

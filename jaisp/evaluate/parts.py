@@ -32,6 +32,7 @@ from jaisp.evaluate.plots.position import position_plots
 from jaisp.evaluate.plots.reconstruction import reconstruction_plots
 from jaisp.evaluate.plots.registration import registration_plots
 from jaisp.evaluate.plots.retrieval import retrieval_plots
+from jaisp.evaluate.plots.transfer import transfer_plots
 from jaisp.evaluate.plots.withheld import withheld_plots
 from jaisp.evaluate.position import asked_of, fit_readouts, position_rows, seen_of
 from jaisp.evaluate.reconstruction import reconstruction
@@ -83,7 +84,8 @@ def measure_position(bench: Bench) -> Found:
     at_home = asked_of(home, seen, settings)
     fitted = fit_readouts(at_home, settings)
     rows = position_rows(at_home, fitted, settings, outcomes)
-    losses = withheld(position_figures(home, seen, settings), bench.bands, settings, outcomes)
+    figures = position_figures(home, seen, encoders, settings)
+    losses = withheld(figures, bench.bands, settings, outcomes)
     crowded = bench.known_sky("crowded")
     if crowded is not None:
         asked = asked_of(crowded, seen_of(crowded, encoders, settings), settings)
@@ -93,7 +95,8 @@ def measure_position(bench: Bench) -> Found:
     if second is not None:
         asked = asked_of(second, seen_of(second, encoders, settings), settings)
         groups["transfer"] = position_transfer(fitted, at_home, asked, settings)
-    return found(groups, position_plots(rows), "too few injected sources to fit a readout on")
+    plots = [*position_plots(rows), *transfer_plots(groups["transfer"])]
+    return found(groups, plots, "too few injected sources to fit a readout on")
 
 
 def measure_registration(bench: Bench) -> Found:

@@ -85,6 +85,7 @@ FIGURES = {
         "Error of injected sources on sky without others, beside the bound and classical answers",
     ),
     "position_crowded": ("position", "The same on the crowded sky"),
+    "transfer": ("transfer", "Error over the bound on the second field, and at home"),
     "registration": ("registration", "Error of a recovered shift, beside images and catalogues"),
     "photometry": ("photometry", "R² of true fluxes, colours and redshifts, beside apertures"),
     "morphology": ("morphology", "R² of sizes and ellipticities, beside moments"),

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from jaisp.evaluate.plots.deblending import deblending_accuracy
 from jaisp.evaluate.plots.position import position_errors
 from jaisp.evaluate.plots.registration import registration_errors
+from jaisp.evaluate.plots.transfer import transfer_plots
 
 CONTROLS = ("random", "blank", "shuffled", "constant")
 
@@ -68,3 +69,22 @@ def test_a_panel_a_survey_and_every_line_in_it(tmp_path, plot, rows, panels):
         assert len([line for line in axis.lines if not line.get_label().startswith("_")]) >= 6
     figure.savefig(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_transfer_shows_both_fields_in_every_panel(tmp_path):
+    rows = []
+    for survey in ("rubin", "both"):
+        for snr in (5.0, 10.0, 30.0, 100.0):
+            row = {"figure": "position", "readout": "tokens", "survey": survey, "snr": snr}
+            for prefix, value in (("", 3.0), ("home_", 2.0)):
+                row |= {f"{prefix}over_bound": value, f"{prefix}over_bound_low": 0.9 * value}
+                row[f"{prefix}over_bound_high"] = 1.1 * value
+            rows.append(row | {"constant_over_bound": 40.0})
+    (plot,) = transfer_plots([*rows, {"figure": "photometry"}])
+    figure = plot.draw(rows)
+    shown = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_title() for axis in shown] == ["rubin", "both"]
+    labels = {text.get_text() for text in shown[0].get_legend().get_texts()}
+    assert labels == {"second field", "home", "best constant"}
+    plot.write(tmp_path)
+    assert (tmp_path / "transfer.png").stat().st_size > 5_000

@@ -6,6 +6,7 @@ from astropy.table import Table
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate import position as module
+from jaisp.evaluate import withheld_position
 from jaisp.evaluate.injected import InjectedSky, features, reference_tokens
 from jaisp.evaluate.position import position
 from jaisp.evaluate.withheld import withheld
@@ -202,7 +203,8 @@ def test_what_both_surveys_know_is_worth_more_than_either(sky, monkeypatch):
     plant(monkeypatch)
     seen = module.seen_of(sky, ENCODERS, SETTINGS)
     bands = {survey: sky.store.bands(survey) for survey in SURVEYS}
-    rows = withheld(position_figures(sky, seen, SETTINGS), bands, SETTINGS)
+    figures = position_figures(sky, seen, ENCODERS, SETTINGS)
+    rows = [row for row in withheld(figures, bands, SETTINGS) if row["withheld"] in SURVEYS]
     assert {(row["figure"], row["withheld"]) for row in rows} == {
         (f"position median_mas S/N {snr:g}", survey) for snr in BOUND for survey in SURVEYS
     }
@@ -211,3 +213,25 @@ def test_what_both_surveys_know_is_worth_more_than_either(sky, monkeypatch):
         assert row["value"] == pytest.approx(np.sqrt(2) * row["complete"], rel=0.2)
         assert 0 < row["loss_low"] < row["loss"] < row["loss_high"]
         assert abs(row["random_loss"]) < 0.1 * row["random_value"]
+
+
+def test_a_band_that_nobody_looked_at_is_no_loss(sky, monkeypatch):
+    """Of `wide`, which has two bands, the planted tokens come from neither."""
+    plant(monkeypatch)
+    seen = module.seen_of(sky, ENCODERS, SETTINGS)
+    bands = {survey: sky.store.bands(survey) for survey in SURVEYS}
+
+    def unchanged(sky, survey, encoders, tokens, edge_tokens, bands, readouts):
+        whole = {name: {"tokens": seen[survey][name]["tokens"].copy()} for name in encoders}
+        for own in whole.values():
+            own["tokens"][(tokens < 0).any(axis=1)] = np.nan
+        return whole
+
+    monkeypatch.setattr(withheld_position, "features", unchanged)
+    figures = position_figures(sky, seen, ENCODERS, SETTINGS)
+    rows = [row for row in withheld(figures, bands, SETTINGS) if row["withheld"] not in SURVEYS]
+    assert {row["withheld"] for row in rows} == {"g", "i"}
+    assert len(rows) == 2 * len(BOUND)
+    for row in rows:
+        assert row["loss"] == pytest.approx(0, abs=1e-6 * row["value"])
+        assert row["n"] == A_LEVEL // 2
