@@ -1,5 +1,6 @@
 """What a part of the evaluation gives back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +23,16 @@ def skipped(names: tuple[str, ...], reason: str) -> Found:
     return Found(skipped=dict.fromkeys(names, reason))
 
 
-def found(groups: dict[str, list[Row]], plots: list[Plot], reason: str) -> Found:
-    """Groups with rows; those without any were skipped for `reason`."""
+def found(
+    groups: dict[str, list[Row]],
+    plots: list[Plot],
+    reason: str,
+    others: Mapping[str, str] | None = None,
+) -> Found:
+    """Groups with rows; those without any were skipped for `reason`, or for one of `others`."""
+    reasons = {name: (others or {}).get(name, reason) for name in groups}
     return Found(
         groups={name: rows for name, rows in groups.items() if rows},
-        skipped={name: reason for name, rows in groups.items() if not rows},
+        skipped={name: reasons[name] for name, rows in groups.items() if not rows},
         plots=plots,
     )

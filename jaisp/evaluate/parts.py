@@ -12,7 +12,7 @@ from jaisp.evaluate.bench import Bench
 from jaisp.evaluate.collapse import collapse
 from jaisp.evaluate.deblending import deblending
 from jaisp.evaluate.found import Found, found, skipped
-from jaisp.evaluate.known import features_of, known_sky
+from jaisp.evaluate.known import SIMULATED, features_of, known_sky
 from jaisp.evaluate.means import mean_tokens
 from jaisp.evaluate.morphology import morphology
 from jaisp.evaluate.photometry import (
@@ -42,6 +42,9 @@ from jaisp.evaluate.transfer import photometry_transfer, position_transfer
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld
 from jaisp.evaluate.withheld_position import position_figures
+
+NO_SECOND_FIELD = "no second field: one is made of simulated surveys alone"
+NO_SHAPES = "no truth: sizes and shapes are known of simulated sources alone"
 
 
 def measure_retrieval(bench: Bench) -> Found:
@@ -96,7 +99,8 @@ def measure_position(bench: Bench) -> Found:
         asked = asked_of(second, seen_of(second, encoders, settings), settings)
         groups["transfer"] = position_transfer(fitted, at_home, asked, settings)
     plots = [*position_plots(rows), *transfer_plots(groups["transfer"])]
-    return found(groups, plots, "too few injected sources to fit a readout on")
+    others = {} if second is not None else {"transfer": NO_SECOND_FIELD}
+    return found(groups, plots, "too few injected sources to fit a readout on", others)
 
 
 def measure_registration(bench: Bench) -> Found:
@@ -151,7 +155,9 @@ def measure_truth(bench: Bench) -> Found:
         away = photometry(*away_from_home(joined, everything), settings)
         groups["transfer"] = photometry_transfer(rows, away, ("survey", "target"))
     plots = [*photometry_plots(rows), *morphology_plots(shapes), *reconstruction_plots(images)]
-    return found(groups, plots, "too few sources, or none with known truth")
+    others = {} if known.truth == SIMULATED else {"morphology": NO_SHAPES}
+    others |= {} if there is not None else {"transfer": NO_SECOND_FIELD}
+    return found(groups, plots, "too few sources to fit a probe on", others)
 
 
 def measure_alignment(bench: Bench) -> Found:
