@@ -9,6 +9,7 @@ from astropy.table import Table, vstack
 from jaxtyping import Int
 
 from jaisp.config import Config
+from jaisp.errors import TileError
 from jaisp.sky import NONE, SPLITS, TEST, Cell, cells, splits
 
 JITTER = 0.05  # of the lattice's side, each way
@@ -21,7 +22,7 @@ SPLIT_NAMES = {number: name for name, number in SPLITS.items()}
 def place_sources(config: Config, rng: np.random.Generator, edge_arcsec: float = 0.0) -> Table:
     """cell, row, x, y, split of isolated positions, over every patch of a split.
 
-    edge_arcsec: how far they keep from a patch's edge.
+    edge_arcsec: how far they keep from a patch's edge. Raises TileError where none fits.
     """
     sky_cells = cells(config)
     chosen = patches_with_sources(config, sky_cells)
@@ -29,11 +30,16 @@ def place_sources(config: Config, rng: np.random.Generator, edge_arcsec: float =
     parts = []
     for cell in sky_cells:
         rows = chosen[cell.name]
-        if len(rows):
-            own = _lattice(cell, rows, config.inject.spacing_arcsec, edge_arcsec, rng)
+        if not len(rows):
+            continue
+        own = _lattice(cell, rows, config.inject.spacing_arcsec, edge_arcsec, rng)
+        # A cell of a patch or two may hold no node of the lattice.
+        if len(own):
             own["cell"] = cell.name
             own["split"] = [SPLIT_NAMES[int(n)] for n in split[cell.name][own["row"]]]
             parts.append(own["cell", "row", "x", "y", "split"])
+    if not parts:
+        raise TileError("its patches have no room for a source")
     return vstack(parts, metadata_conflicts="silent")
 
 

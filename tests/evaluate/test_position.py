@@ -199,10 +199,23 @@ def test_little_to_be_known_carries_no_claim(sky, monkeypatch):
     assert {(row["snr"], row["claim"]) for row in rows} == {(10.0, False), (100.0, True)}
 
 
+def unchanged_by_bands(seen):
+    """Features that are the same whatever bands are shown; NaN of sources not asked for."""
+
+    def features(sky, survey, encoders, tokens, edge_tokens, bands, readouts):
+        found = {name: {"tokens": seen[survey][name]["tokens"].copy()} for name in encoders}
+        for own in found.values():
+            own["tokens"][(tokens < 0).any(axis=1)] = np.nan
+        return found
+
+    return features
+
+
 def test_what_both_surveys_know_is_worth_more_than_either(sky, monkeypatch):
     plant(monkeypatch)
     seen = module.seen_of(sky, ENCODERS, SETTINGS)
     bands = {survey: sky.store.bands(survey) for survey in SURVEYS}
+    monkeypatch.setattr(withheld_position, "features", unchanged_by_bands(seen))
     figures = position_figures(sky, seen, ENCODERS, SETTINGS)
     rows = [row for row in withheld(figures, bands, SETTINGS) if row["withheld"] in SURVEYS]
     assert {(row["figure"], row["withheld"]) for row in rows} == {
@@ -221,13 +234,7 @@ def test_a_band_that_nobody_looked_at_is_no_loss(sky, monkeypatch):
     seen = module.seen_of(sky, ENCODERS, SETTINGS)
     bands = {survey: sky.store.bands(survey) for survey in SURVEYS}
 
-    def unchanged(sky, survey, encoders, tokens, edge_tokens, bands, readouts):
-        whole = {name: {"tokens": seen[survey][name]["tokens"].copy()} for name in encoders}
-        for own in whole.values():
-            own["tokens"][(tokens < 0).any(axis=1)] = np.nan
-        return whole
-
-    monkeypatch.setattr(withheld_position, "features", unchanged)
+    monkeypatch.setattr(withheld_position, "features", unchanged_by_bands(seen))
     figures = position_figures(sky, seen, ENCODERS, SETTINGS)
     rows = [row for row in withheld(figures, bands, SETTINGS) if row["withheld"] not in SURVEYS]
     assert {row["withheld"] for row in rows} == {"g", "i"}
