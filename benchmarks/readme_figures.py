@@ -105,6 +105,28 @@ def position_table(runs: dict[str, dict]) -> list[str]:
     return lines
 
 
+def bound_table(found: dict) -> list[str]:
+    """A PSF fit against the bound, and what noise-free stars lose by the warp."""
+    lines = [
+        "| band | S/N | n | bound, mas | rms of the fit over the bound | 95 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for band, rows in found["efficiency"].items():
+        for row in rows:
+            lines.append(
+                f"| {band} | {row['snr']:g} | {row['n']} | {row['bound_mas']:.2f} | "
+                f"{row['fit_over_bound']:.3f} | {row['low']:.3f}–{row['high']:.3f} |"
+            )
+    names = ("centroid", "fit", "centroid after the warp", "fit after the warp")
+    lines += ["", f"| noise-free stars, rms in mas | n | {' | '.join(names)} |"]
+    lines.append("|---|---|---|---|---|---|")
+    for band, row in found["floor"].items():
+        values = [row.get(f"{name}, mas") for name in names]
+        shown = ["–" if value is None else f"{value:.3f}" for value in values]
+        lines.append(f"| {band} | {row['n']} | {' | '.join(shown)} |")
+    return lines
+
+
 PARTS = ("read", "kernel", "encode", "compress")
 
 
@@ -209,6 +231,8 @@ def main() -> None:
     claimed = {run: m for run, m in runs.items() if run in ("demo", "kids_viking_wide")}
     replace_figures(ROOT / "README.md", retrieval_table(claimed))
     replace_figures(ROOT / "docs" / "ruler.md", position_table(claimed), "position")
+    found = json.loads((ROOT / "docs" / "benchmarks" / "bound.json").read_text("utf-8"))
+    replace_figures(ROOT / "docs" / "ruler.md", bound_table(found), "bound")
     if "demo" in runs:
         table = predecessor_table(runs["demo"])
         replace_figures(ROOT / "docs" / "ruler.md", table, "predecessor")

@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import PERCENTILES, interval
+from jaisp.evaluate.folds import folds
 from jaisp.evaluate.injected import TOKENS, InjectedSky, features, joined, nearest_tokens
 from jaisp.evaluate.position import BOTH, UNDERPOWERED, units_of
-from jaisp.evaluate.probe import fit_probe, folds, scatter
+from jaisp.evaluate.probe import fit_probe
 from jaisp.evaluate.readout import LINEAR, MLP, PARTS, Form, components
+from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.views import Encoder
 
 SEPARATIONS_ARCSEC = (0.3, 0.6, 0.9, 1.2, 1.5)

@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 
 from jaisp.config.evaluate import EvaluateConfig
+from jaisp.evaluate.bench import drawn
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import AROUND, TOKENS, InjectedSky, features
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
@@ -183,7 +184,7 @@ def known_sky(
         truth = Table.read(truth, format="ascii.ecsv") if truth.exists() else None
     surroundings = Surroundings(store)
     numbers = np.concatenate(
-        [_drawn(store, split, settings.patches) for split in ("train", "test")]
+        [drawn(store, split, settings.patches, surveys=1) for split in ("train", "test")]
     )
     by_patch = _by_patch(store, truth) if truth is not None else None
     tables, tokens, stamps = [], [], []
@@ -204,11 +205,6 @@ def known_sky(
     joined = {survey: join_stamps([own[survey] for own in stamps]) for survey in store.surveys}
     sources = vstack(tables, metadata_conflicts="silent")
     return KnownSky(InjectedSky(store.run, store, sources), np.concatenate(tokens), joined)
-
-
-def _drawn(store: Store, split: str, most: int) -> Int[np.ndarray, " patch"]:
-    covered = np.array([n for n in store.where(split) if store[int(n)].surveys], int)
-    return covered[:: -(-len(covered) // most) or 1]
 
 
 def _by_patch(store: Store, truth: Table) -> dict[int, list[int]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaisp.evaluate.probe import scatter
+from jaisp.evaluate.scatter import scatter
 
 A_BIN = 150  # sources, at least, that tell what S/N a source can be trusted at
 MOST_BINS = 8

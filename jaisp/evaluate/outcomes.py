@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaisp.errors import UserError
-from jaisp.evaluate.probe import r2, scatter
+from jaisp.evaluate.scatter import r2, scatter
 from jaisp.files import atomic_write
 from jaisp.store.reader import Store
 

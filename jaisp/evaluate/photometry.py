@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.known import BOTH, SIMULATED, KnownSky, Seen
 from jaisp.evaluate.outcomes import Outcomes
-from jaisp.evaluate.probe import scatter, scatter_interval
 from jaisp.evaluate.regression import (
     CLASSICAL,
     UNDERPOWERED,
@@ -24,6 +23,7 @@ from jaisp.evaluate.regression import (
     regress,
     tested_sources,
 )
+from jaisp.evaluate.scatter import scatter, scatter_interval
 from jaisp.evaluate.stamps import Stamps
 from jaisp.evaluate.withheld import Bands, Figure, Measured
 

@@ -24,8 +24,8 @@ from jaisp.evaluate.injected import (
     reference_tokens,
 )
 from jaisp.evaluate.outcomes import Outcomes
-from jaisp.evaluate.probe import scatter
 from jaisp.evaluate.readout import LINEAR, MLP, Form, Readout
+from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.views import Encoder
 
 BOTH = "both"

@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 from sklearn.decomposition import PCA
 
-from jaisp.evaluate.probe import MOST_BENT, fit_probe, folds, scatter
+from jaisp.evaluate.folds import folds
+from jaisp.evaluate.probe import MOST_BENT, fit_probe
+from jaisp.evaluate.scatter import scatter
 
 Form = Literal["linear", "mlp"]
 LINEAR: Form = "linear"

@@ -38,11 +38,12 @@ from jaisp.evaluate.displacement import (
     fit_displacement,
     kinds_of,
 )
+from jaisp.evaluate.folds import folds
 from jaisp.evaluate.injected import InjectedSky
 from jaisp.evaluate.matching import match_catalogues, phase_shift
 from jaisp.evaluate.motion import Motion, Moves, Trust, corrected, learn_trust, mean_motion, solve
 from jaisp.evaluate.position import CLAIM, UNDERPOWERED
-from jaisp.evaluate.probe import folds, scatter
+from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.views import Encoder
 from jaisp.progress import track
 from jaisp.store.reader import Store

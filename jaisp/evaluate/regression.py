@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.known import KnownSky, Seen
-from jaisp.evaluate.probe import fit_best, r2, r2_interval, scatter, scatter_interval
+from jaisp.evaluate.probe import fit_best
+from jaisp.evaluate.scatter import r2, r2_interval, scatter, scatter_interval
 
 UNDERPOWERED = 1000
 FEWEST_TRAIN, FEWEST_TEST = 50, 20

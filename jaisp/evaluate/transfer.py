@@ -23,7 +23,7 @@ from jaisp.evaluate.position import (
     fit_readouts,
     seen_of,
 )
-from jaisp.evaluate.probe import scatter
+from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.views import Encoder
 
 CONTROLS = ("random", "blank", "shuffled", "constant")

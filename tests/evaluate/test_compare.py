@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaisp.errors import UserError
 from jaisp.evaluate.compare import compare
 from jaisp.evaluate.outcomes import NAME, Outcomes
-from jaisp.evaluate.probe import r2, scatter
+from jaisp.evaluate.scatter import r2, scatter
 from tests.evaluate.skies import Noise, Oracle
 
 NAMES = np.array([f"field/{i % 20}/{i}" for i in range(400)])

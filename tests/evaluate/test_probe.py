@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from jaisp.evaluate.probe import (
-    STRENGTHS,
-    fit_best,
-    fit_probe,
-    folds,
-    r2,
-    r2_interval,
-    scatter,
-    scatter_interval,
-)
+from jaisp.evaluate.folds import folds
+from jaisp.evaluate.probe import fit_best, fit_probe
+from jaisp.evaluate.ridge import STRENGTHS
+from jaisp.evaluate.scatter import r2, r2_interval, scatter, scatter_interval
 
 
 def features_and_targets(n=1200, features=40, noise=0.3, seed=0):
@@ -53,7 +47,7 @@ def test_only_the_perceptron_bends():
 @pytest.mark.parametrize("features", [20, 700])
 def test_ridge_is_that_of_scikit_learn(features, monkeypatch):
     x, y = features_and_targets(n=300, features=features)
-    monkeypatch.setattr("jaisp.evaluate.probe.STRENGTHS", np.array([0.1]))
+    monkeypatch.setattr("jaisp.evaluate.ridge.STRENGTHS", np.array([0.1]))
     found = fit_probe("linear", x[:200], y[:200], seed=0).predict(x[200:])
     mean, scale = x[:200].mean(axis=0), x[:200].std(axis=0)
     theirs = Ridge(alpha=0.1 * 200).fit((x[:200] - mean) / scale, y[:200])
