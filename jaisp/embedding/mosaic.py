@@ -1,6 +1,5 @@
 """The patches of a cell as one image, and the squares of sky that tokens stand for."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,19 +112,23 @@ class Mosaic:
             int(rows.max() + 1) * self._patch_tokens,
             int(columns.max() + 1) * self._patch_tokens,
         )
-        # Windows go along rows: what the next one shares with this one is at most 16 patches.
-        self._recent: OrderedDict[int, Planes | None] = OrderedDict()
+        # Those of the last rectangle: windows go along rows, and the next one shares some.
+        self._recent: dict[int, Planes | None] = {}
 
     def read(self, y: int, x: int, height: int, width: int) -> Planes:
         """A rectangle given in tokens, as pixels; what lies outside the cell is missing."""
         n, side = self.pixels_per_token, self._patch_tokens
         planes = Planes.missing(len(self.bands), height * n, width * n)
+        recent: dict[int, Planes | None] = {}
         for row in range(y // side, (y + height - 1) // side + 1):
             for column in range(x // side, (x + width - 1) // side + 1):
                 number = self._numbers.get((row, column))
-                patch = None if number is None else self._patch(number)
+                if number is None:
+                    continue
+                patch = recent[number] = self._patch(number)
                 if patch is not None:
                     planes.paste(patch, (row * side - y) * n, (column * side - x) * n)
+        self._recent = recent
         return planes
 
     def wcs(self, pixel_arcsec: float, y: int = 0, x: int = 0) -> WCS:
@@ -136,17 +139,12 @@ class Mosaic:
 
     def _patch(self, number: int) -> Planes | None:
         if number in self._recent:
-            self._recent.move_to_end(number)
             return self._recent[number]
         patch = self._store[number]
-        planes = None
-        if self.survey in patch:
-            view = patch[self.survey]
-            planes = Planes(view.flux, view.noise, view.mask)
-        self._recent[number] = planes
-        if len(self._recent) > 16:
-            self._recent.popitem(last=False)
-        return planes
+        if self.survey not in patch:
+            return None
+        view = patch[self.survey]
+        return Planes(view.flux, view.noise, view.mask)
 
 
 def _correlation(measured: Float[np.ndarray, "band aperture"]) -> Float[np.ndarray, " band"]:

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
+from jaisp.evaluate.search import directions
 from jaisp.evaluate.views import Encoder
 from jaisp.store.layout import UNUSABLE
 
 PIXELS_PER_TOKEN = 4
-SIDE = 3 * PIXELS_PER_TOKEN
-STAMP = SIDE**2
+OWN = PIXELS_PER_TOKEN**2
 ALL_BANDS = "all bands"
 
 
@@ -30,17 +30,18 @@ class Blank:
     def encode(self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]) -> Any:
         """Tokens of noise that shares nothing with the sky but the planes."""
         drawn = self._rng.standard_normal(flux.shape, np.float32) * noise
-        blank = np.where(np.isfinite(flux), drawn, np.nan).astype(np.float32)
+        blank = np.where(np.isfinite(flux), drawn, np.float32(np.nan))
         return self._encoder.encode(blank, noise, mask, survey=survey, bands=bands)
 
 
 class Pixels:
-    """Raw pixels as tokens, for matching by normalised cross-correlation.
+    """Raw pixels as tokens, for matching by normalised cross-correlation (`pixel_stamps`).
 
-    A token is the 3 × 3 tokens around it, in pixels of a quarter of a token, the same grid for
-    every survey: asinh of the S/N of each of `pixel_layers`, less its own mean, so that the cosine
-    of two tokens of one band is their cross-correlation coefficient.
+    A token is its own pixels, of a quarter of a token, the same grid for every survey: asinh of
+    the S/N of each of `pixel_layers`. around: tokens on each side that a stamp needs, too.
     """
+
+    around = 1
 
     def __init__(self, pixels_per_token: Mapping[str, int]) -> None:
         self._pixels_per_token = pixels_per_token
@@ -48,21 +49,39 @@ class Pixels:
     def encode(
         self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]
     ) -> Float32[np.ndarray, "sample dimension row column"]:
-        """Tokens of STAMP numbers a layer; pixels outside of the crop count as sky."""
+        """Tokens of OWN numbers a layer."""
         good = np.isfinite(flux) & (noise > 0) & ((mask & np.uint8(UNUSABLE)) == 0)
         tokens = flux.shape[-1] // self._pixels_per_token[survey]
         snr = coarse_snr(flux, noise, good, tokens * PIXELS_PER_TOKEN)
         if len(bands) > 1:
             together = snr.sum(axis=1, keepdims=True) / np.sqrt(len(bands))
             snr = np.concatenate([snr, together], axis=1)
-        image = np.arcsinh(snr)
-        around = np.pad(image, ((0, 0), (0, 0), *[(PIXELS_PER_TOKEN, PIXELS_PER_TOKEN)] * 2))
-        stamps = np.lib.stride_tricks.sliding_window_view(around, (SIDE, SIDE), axis=(2, 3))
-        stamps = stamps[:, :, ::PIXELS_PER_TOKEN, ::PIXELS_PER_TOKEN]
-        stamps = stamps - stamps.mean(axis=(-2, -1), keepdims=True)
-        samples, layers = stamps.shape[:2]
-        flat = np.moveaxis(stamps.reshape(samples, layers, tokens, tokens, STAMP), -1, 2)
-        return np.ascontiguousarray(flat.reshape(samples, -1, tokens, tokens), np.float32)
+        samples, layers = snr.shape[:2]
+        shape = samples, layers, tokens, PIXELS_PER_TOKEN, tokens, PIXELS_PER_TOKEN
+        squares = np.arcsinh(snr).reshape(shape).transpose(0, 1, 3, 5, 2, 4)
+        return np.ascontiguousarray(squares.reshape(samples, -1, tokens, tokens), np.float32)
+
+
+def pixel_stamps(
+    grid: Float32[np.ndarray, "patch tall wide dimension"],
+    layer: int,
+    tokens: Int[np.ndarray, "token 3"],
+) -> Float32[np.ndarray, "token pixel"]:
+    """Pixels of one layer on the 3 × 3 tokens around some, less their mean, of length one: the
+    cosine of two stamps is their cross-correlation coefficient.
+
+    grid: as `Pixels` gives them, with a token more on each side than `tokens`, which are patch, row
+    and column, count. What lies beyond the crop is zero, as empty sky is.
+    """
+    own = grid[..., layer * OWN : (layer + 1) * OWN]
+    side = 3 * PIXELS_PER_TOKEN
+    stamps = np.empty((len(tokens), 3, PIXELS_PER_TOKEN, 3, PIXELS_PER_TOKEN), np.float32)
+    patch, row, column = tokens.T
+    for y, x in np.ndindex(3, 3):
+        square = own[patch, row + y, column + x]
+        stamps[:, y, :, x] = square.reshape(-1, PIXELS_PER_TOKEN, PIXELS_PER_TOKEN)
+    flat = stamps.reshape(len(tokens), side * side)
+    return directions(flat - flat.mean(axis=1, keepdims=True))
 
 
 def pixel_layers(bands: Sequence[str]) -> list[str]:

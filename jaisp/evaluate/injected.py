@@ -129,8 +129,10 @@ def features(
             for name, encoder in encoders.items():
                 stamps = _stamps(encoder, shown, tokens[members] - corner, readouts)
                 for readout, values in stamps.items():
-                    empty = np.full((len(tokens), values.shape[1]), np.nan, np.float32)
-                    found[name].setdefault(readout, empty)[members] = values
+                    if readout not in found[name]:
+                        empty = np.full((len(tokens), values.shape[1]), np.nan, np.float32)
+                        found[name][readout] = empty
+                    found[name][readout][members] = values
     return found
 
 

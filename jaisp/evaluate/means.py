@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.controls import STAMP
 from jaisp.evaluate.search import deviations, directions
 from jaisp.evaluate.views import (
     FIRST,
@@ -127,14 +126,12 @@ def deviating(sky: EncodedSky, means: Means) -> EncodedSky:
 
 
 def directed(sky: EncodedSky, means: Means) -> EncodedSky:
-    """The same sky as vectors of length one: tokens less their mean, and stamps of pixels, which
-    have their own mean subtracted, layer by layer."""
+    """The same sky as vectors of length one: tokens less their mean. Pixels stay as they are, for
+    stamps have their own mean subtracted when they are made."""
     sides = {}
     for key, side in deviating(sky, means).sides.items():
         vectors = {name: directions(values) for name, values in side.vectors.items()}
-        pixels = sky.sides[key].vectors.get("pixels")
-        if pixels is not None:
-            stamps = directions(pixels.reshape(*pixels.shape[:-1], -1, STAMP))
-            vectors["pixels"] = stamps.reshape(pixels.shape)
+        if "pixels" in sky.sides[key].vectors:
+            vectors["pixels"] = sky.sides[key].vectors["pixels"]
         sides[key] = Side(vectors, side.valid)
     return replace(sky, sides=sides)

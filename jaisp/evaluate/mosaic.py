@@ -13,7 +13,7 @@ from jaisp.store.layout import Flag
 from jaisp.store.reader import Store, View
 
 LARGEST_ARCSEC = 130.0
-RECENT_VIEWS = 24
+RECENT_VIEWS = 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class Surroundings:
             ):
                 self._step[int(number)] = (int(x), int(y))
                 self._at[cell, int(x), int(y)] = int(number)
-        # Neighbours share neighbours; a row of patches is kept.
+        # Neighbours share neighbours: what one patch needs in two surveys is kept.
         self._view = lru_cache(maxsize=RECENT_VIEWS)(self._read)
 
     def mosaic(self, number: int, survey: str, margin: int) -> Mosaic:

@@ -42,8 +42,7 @@ def reconstruction(known: KnownSky, seen: Seen, settings: EvaluateConfig) -> lis
 def images(stamps: Stamps) -> Float32[np.ndarray, "source band y x"]:
     """asinh of the S/N of the pixels on each source's own token; NaN for a band of which any of
     them is unusable."""
-    n = stamps.tokens
-    own = stamps.flux[..., n : 2 * n, n : 2 * n] / stamps.noise[..., None, None]
+    own = stamps.images()
     whole = np.isfinite(own).all(axis=(-2, -1))
     return np.where(whole[..., None, None], np.arcsinh(own), np.nan).astype(np.float32)
 
@@ -112,7 +111,7 @@ def _interpolated(
     layers = []
     for band in range(len(source.bands)):
         to = resampling(source, target, float(np.median(source.fwhm[both, band])), seeing)
-        flux = np.nan_to_num(source.flux[both, band])
+        flux = np.nan_to_num(source.part(both, [source.bands[band]]).flux.pixels()[:, 0])
         layers.append(np.einsum("ij,sjk,lk->sil", to, flux, to, optimize=True))
     noise = target.noise[both, number, None, None]
     bright = (target.grid_arcsec / source.grid_arcsec) ** 2
@@ -131,7 +130,7 @@ def resampling(
     A sharper image is convolved with a Gaussian that makes up for the difference of the PSFs; a
     more blurred one is interpolated by cubic convolution (Keys 1981).
     """
-    side = source.flux.shape[-1]
+    side = source.flux.side
     at = (np.arange(side) + 0.5 - side / 2) * source.grid_arcsec
     n = target.tokens
     to = (np.arange(n) + 0.5 - n / 2) * target.grid_arcsec

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import mean_interval, mean_intervals, sky_units
-from jaisp.evaluate.controls import STAMP, pixel_layers
+from jaisp.evaluate.controls import pixel_layers, pixel_stamps
 from jaisp.evaluate.means import Means, directed
 from jaisp.evaluate.neighbours import chance_of_sharing, shared_neighbours
 from jaisp.evaluate.outcomes import Outcomes
@@ -240,19 +240,32 @@ class Contest:
     def _at_sources(
         self, side: tuple[str, str], encoder: str, band: str | None = None
     ) -> Float[np.ndarray, "source dimension"]:
-        """The tokens of the sources."""
-        row, column = self.sources.token.T
-        return self._tokens(side, encoder, band)[self.sources.patch, row, column]
+        """The tokens of the sources; of pixels, the stamps of one band."""
+        places = np.column_stack([self.sources.patch, self.sources.token])
+        return self._tokens_at(places, side, encoder, band)
 
     def _tokens(
         self, side: tuple[str, str], encoder: str, band: str | None = None
     ) -> Float[np.ndarray, "patch row column dimension"]:
         """All tokens of a side; of pixels, the stamps of one band."""
+        if band is None:
+            return self.sky.sides[side].vectors[encoder]
+        shape = self.sky.sides[side].valid.shape
+        places = np.indices(shape).reshape(len(shape), -1).T
+        return self._tokens_at(places, side, encoder, band).reshape(*shape, -1)
+
+    def _tokens_at(
+        self,
+        places: Int[np.ndarray, "token 3"],
+        side: tuple[str, str],
+        encoder: str,
+        band: str | None,
+    ) -> Float[np.ndarray, "token dimension"]:
         vectors = self.sky.sides[side].vectors[encoder]
         if band is None:
-            return vectors
-        first = self._layers(side[0]).index(band) * STAMP
-        return vectors[..., first : first + STAMP]
+            patch, row, column = places.T
+            return vectors[patch, row, column]
+        return pixel_stamps(vectors, self._layers(side[0]).index(band), places)
 
     def _layers(self, survey: str) -> list[str]:
         return pixel_layers(self.sky.bands[survey])

@@ -1,6 +1,10 @@
-"""Images of sources: the 3 × 3 tokens of sky around each one's own, in every band of a survey."""
+"""Images of sources: the 3 × 3 tokens of sky around each one's own, in every band of a survey.
 
-from collections.abc import Sequence
+They are most of what an evaluation keeps in memory: they stay as they were cut, patch by patch,
+however sources are joined and chosen, and are measured a few at a time.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +19,58 @@ APERTURES = ((0.673, 0.0), (1.0, 0.5), (1.6, 1.0))  # in FWHM, arcsec
 LARGEST_ARCSEC = 1.55  # of an aperture's radius: a token's width lies between a source and the edge
 ITERATIONS = 10
 LARGEST_SIGMA_ARCSEC = 1.2
+AT_ONCE = 256  # sources that are measured together
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images [source, band, y, x], of which joined and chosen ones share the pixels.
+
+    pieces: as they were cut. piece, place: where in them each source is. bands: which of theirs.
+    """
+
+    pieces: tuple[Float32[np.ndarray, "_ _ y x"], ...]
+    piece: Int[np.ndarray, " source"]
+    place: Int[np.ndarray, " source"]
+    bands: Int[np.ndarray, " band"]
+
+    @classmethod
+    def whole(cls, pixels: Float32[np.ndarray, "source band y x"]) -> "Images":
+        """All of an array's."""
+        count, bands = pixels.shape[:2]
+        return cls((pixels,), np.zeros(count, int), np.arange(count), np.arange(bands))
+
+    def __len__(self) -> int:
+        return len(self.piece)
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side."""
+        return self.pieces[0].shape[-1]
+
+    def part(self, chosen: Bool[np.ndarray, " source"], bands: Int[np.ndarray, " _"]) -> "Images":
+        """Some of the sources in some of the bands."""
+        return Images(self.pieces, self.piece[chosen], self.place[chosen], self.bands[bands])
+
+    def pixels(self, sources: slice = slice(None)) -> Float32[np.ndarray, "_ _ y x"]:
+        """The images of some of the sources, copied."""
+        piece, place = self.piece[sources], self.place[sources]
+        found = np.empty((len(piece), len(self.bands), self.side, self.side), np.float32)
+        for number in np.unique(piece):
+            own = piece == number
+            found[own] = self.pieces[number][np.ix_(place[own], self.bands)]
+        return found
+
+
+def join_images(parts: Sequence[Images]) -> Images:
+    """One set of sources after another, in the same bands."""
+    first = np.cumsum([0, *(len(part.pieces) for part in parts)])
+    return Images(
+        tuple(piece for part in parts for piece in part.pieces),
+        np.concatenate([part.piece + start for part, start in zip(parts, first[:-1], strict=True)]),
+        np.concatenate([part.place for part in parts]),
+        parts[0].bands,
+    )
 
 
 @dataclass(frozen=True)
@@ -29,7 +85,7 @@ class Stamps:
     survey: str
     bands: list[str]
     grid_arcsec: float
-    flux: Float32[np.ndarray, "source band y x"]
+    flux: Images
     noise: Float32[np.ndarray, "source band"]
     fwhm: Float32[np.ndarray, "source band"]
     offset: Float[np.ndarray, "source 2"]
@@ -41,46 +97,63 @@ class Stamps:
         """Some of the sources in some of the bands."""
         numbers = np.array([self.bands.index(band) for band in bands], int)
         cut = np.ix_(chosen, numbers)
-        own = self.flux[cut], self.noise[cut], self.fwhm[cut], self.offset[chosen]
-        return Stamps(self.survey, list(bands), self.grid_arcsec, *own)
+        own = self.noise[cut], self.fwhm[cut], self.offset[chosen]
+        images = self.flux.part(chosen, numbers)
+        return Stamps(self.survey, list(bands), self.grid_arcsec, images, *own)
 
     @property
     def tokens(self) -> int:
         """Pixels along a token's side."""
-        return self.flux.shape[-1] // (2 * AROUND + 1)
+        return self.flux.side // (2 * AROUND + 1)
+
+    def images(self) -> Float32[np.ndarray, "source band y x"]:
+        """Each source's own token, flux over its noise."""
+        n, found = self.tokens, []
+        own = slice(n, 2 * n)
+        for few in self._few_at_a_time():
+            found.append(self.flux.pixels(few)[..., own, own] / self.noise[few, :, None, None])
+        shape = (0, len(self.bands), n, n)
+        return np.concatenate([np.zeros(shape, np.float32), *found])
 
     def apertures(self) -> Float[np.ndarray, "source band aperture"]:
         """Flux in circles of APERTURES, nJy; pixels at the rim count by a soft edge.
 
         What is unusable counts as empty; NaN where the source's own pixel is unusable.
         """
-        dx, dy = self._from_source()
-        distance = np.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2)
-        flux = np.nan_to_num(self.flux)
         found = np.empty((*self.noise.shape, len(APERTURES)))
+        for few in self._few_at_a_time():
+            found[few] = self._within(few)
+        return np.where(np.isfinite(self.noise)[..., None], found, np.nan)
+
+    def _within(self, few: slice) -> Float[np.ndarray, "source band aperture"]:
+        dx, dy = (axis[few] for axis in self._from_source())
+        distance = np.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2)
+        flux, fwhm = np.nan_to_num(self.flux.pixels(few)), self.fwhm[few]
+        found = np.empty((*fwhm.shape, len(APERTURES)))
         for number, (factor, least) in enumerate(APERTURES):
             for band in range(len(self.bands)):
                 smallest = max(least, self.grid_arcsec)
-                radius = np.clip(factor * self.fwhm[:, band], smallest, LARGEST_ARCSEC)
+                radius = np.clip(factor * fwhm[:, band], smallest, LARGEST_ARCSEC)
                 inside = (radius[:, None, None] - distance) / self.grid_arcsec + 0.5
                 weight = np.clip(inside, 0, 1)
                 found[:, band, number] = np.einsum("syx,syx->s", flux[:, band], weight)
-        return np.where(np.isfinite(self.noise)[..., None], found, np.nan)
+        return found
 
     def moments(self) -> Float[np.ndarray, "source band 4"]:
         """Adaptive moments (Bernstein & Jarvis 2002): size xx + yy in arcsec², (xx − yy) and 2 xy
         over that size, and S/N under the weight, an elliptical Gaussian fitted to the image."""
         found = np.full((*self.noise.shape, 4), np.nan)
-        for band in range(len(self.bands)):
-            known = np.isfinite(self.noise[:, band])
-            if known.any():
-                found[known, band] = self._adapted(band, known)
-        return found
+        for few in self._few_at_a_time():
+            flux = np.nan_to_num(self.flux.pixels(few))
+            for band in range(len(self.bands)):
+                found[few, band] = self._adapted(flux[:, band], few, band)
+        return np.where(np.isfinite(self.noise)[..., None], found, np.nan)
 
-    def _adapted(self, band: int, known: Bool[np.ndarray, " source"]) -> np.ndarray:
-        flux = np.nan_to_num(self.flux[known, band])
-        dx, dy = (axis[known] for axis in self._from_source())
-        smallest = (self.fwhm[known, band] / 2.3548) ** 2
+    def _adapted(
+        self, flux: Float32[np.ndarray, "source y x"], few: slice, band: int
+    ) -> Float[np.ndarray, "source 4"]:
+        dx, dy = (axis[few] for axis in self._from_source())
+        smallest = (self.fwhm[few, band] / 2.3548) ** 2
         xx, yy, xy = 1.5 * smallest, 1.5 * smallest, 0 * smallest
         for _ in range(ITERATIONS):
             weighted = flux * _gaussian(dx, dy, xx, yy, xy)
@@ -104,16 +177,20 @@ class Stamps:
         weight = _gaussian(dx, dy, xx, yy, xy)
         snr = (flux * weight).sum(axis=(1, 2)) / np.sqrt((weight**2).sum(axis=(1, 2)))
         size = xx + yy
-        values = (size, (xx - yy) / size, 2 * xy / size, snr / self.noise[known, band])
+        values = (size, (xx - yy) / size, 2 * xy / size, snr / self.noise[few, band])
         return np.stack(values, axis=1)
 
     def _from_source(
         self,
     ) -> tuple[Float[np.ndarray, "source x"], Float[np.ndarray, "source y"]]:
         """How far each column and each row lies from the source, arcsec."""
-        side = self.flux.shape[-1]
+        side = self.flux.side
         axis = (np.arange(side) + 0.5 - side / 2) * self.grid_arcsec
         return axis - self.offset[:, :1], axis - self.offset[:, 1:]
+
+    def _few_at_a_time(self) -> Iterator[slice]:
+        for start in range(0, len(self), AT_ONCE):
+            yield slice(start, start + AT_ONCE)
 
 
 def _gaussian(
@@ -147,7 +224,7 @@ def cut_stamps(mosaic: Mosaic, pixels_per_token: int, xy: Float[np.ndarray, "sou
         mosaic.survey,
         mosaic.bands,
         mosaic.grid_arcsec,
-        np.moveaxis(windows[:, row, column], 1, 0).copy(),
+        Images.whole(np.moveaxis(windows[:, row, column], 1, 0).copy()),
         noise,
         np.broadcast_to(fwhm_arcsec(mosaic), noise.shape).astype(np.float32),
         xy - (token + 0.5) * token_arcsec,
@@ -159,6 +236,7 @@ def join_stamps(parts: Sequence[Stamps]) -> Stamps:
     first = parts[0]
     joined = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("flux", "noise", "fwhm", "offset")
+        for name in ("noise", "fwhm", "offset")
     )
-    return Stamps(first.survey, first.bands, first.grid_arcsec, *joined)
+    images = join_images([part.flux for part in parts])
+    return Stamps(first.survey, first.bands, first.grid_arcsec, images, *joined)

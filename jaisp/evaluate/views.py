@@ -41,10 +41,11 @@ class Encoder(Protocol):
 class Side:
     """Tokens of one survey as one of the crops of all patches shows them, the patches' own.
 
-    vectors: by encoder. valid: tokens with usable pixels on half their area, in any band.
+    vectors: by encoder; of one that asks for it (`Pixels`), with some tokens around. valid: tokens
+    with usable pixels on half their area, in any band.
     """
 
-    vectors: dict[str, Float[np.ndarray, "patch row column dimension"]]
+    vectors: dict[str, Float[np.ndarray, "patch tall wide dimension"]]
     valid: Bool[np.ndarray, "patch row column"]
 
 
@@ -124,7 +125,8 @@ def encode_sky(
         rows, columns = (slice(-c, own - c) for c in corners[view.crop][place])
         valid[side][place] = view.valid[rows, columns]
         for label, encoder in encoders.items():
-            tokens = view.encode(encoder)[rows, columns]
+            around = getattr(encoder, "around", 0)
+            tokens = view.tokens(encoder, rows, columns, around)
             if label not in vectors[side]:
                 vectors[side][label] = np.zeros((len(numbers), *tokens.shape), np.float32)
             vectors[side][label][place] = tokens
@@ -159,6 +161,16 @@ class CropView:
         with torch.inference_mode():
             tokens = encoder.encode(*planes, survey=self.view.survey, bands=self.view.bands)
         return np.moveaxis(np.asarray(tokens, np.float32)[0], 0, -1)
+
+    def tokens(
+        self, encoder: Encoder, rows: slice, columns: slice, around: int
+    ) -> Float32[np.ndarray, "row column dimension"]:
+        """Some of the tokens, and so many around them; beyond the crop they are zero."""
+        whole = self.encode(encoder)
+        if around:
+            whole = np.pad(whole, ((around, around), (around, around), (0, 0)))
+        more = (slice(part.start, part.stop + 2 * around) for part in (rows, columns))
+        return whole[tuple(more)]
 
 
 def crops(

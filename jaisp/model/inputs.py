@@ -44,7 +44,24 @@ def asinh(values: Tensor) -> Tensor:
 
 
 def as_planes(values: Tensor | np.ndarray | Sequence, device: torch.device) -> Tensor:
-    """Planes as float32 on a device, from torch or from numpy of any byte order."""
+    """Planes as float32 on a device, from torch or from numpy of any byte order.
+
+    They may share the memory of what is given.
+    """
     if isinstance(values, Tensor):
         return values.to(device, torch.float32)
-    return torch.from_numpy(np.array(values, dtype=np.float32)).to(device)
+    return _from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
+
+
+def as_flags(values: Tensor | np.ndarray | Sequence, device: torch.device) -> Tensor:
+    """A mask's bits on a device, as `as_planes`: uint8 as it is, all else as int32."""
+    if isinstance(values, Tensor):
+        return values.to(device, torch.uint8 if values.dtype == torch.uint8 else torch.int32)
+    values = np.asarray(values)
+    kind = np.uint8 if values.dtype == np.uint8 else np.int32
+    return _from_numpy(np.ascontiguousarray(values, dtype=kind)).to(device)
+
+
+def _from_numpy(values: np.ndarray) -> Tensor:
+    # Torch knows no arrays that can't be written to.
+    return torch.from_numpy(values if values.flags.writeable else values.copy())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from jaisp.config.section import Section
 from jaisp.errors import UserError
 from jaisp.model.encoder import SIZES, Encoder
-from jaisp.model.inputs import as_planes, network_inputs
+from jaisp.model.inputs import as_flags, as_planes, network_inputs
 
 
 class SurveyPixels(Section):
@@ -96,12 +96,16 @@ class Model(nn.Module):
         """
         chosen = self._band_numbers(survey, bands)
         flux, noise = as_planes(flux, self.device), as_planes(noise, self.device)
-        mask = None if mask is None else as_planes(mask, self.device)
+        mask = None if mask is None else as_flags(mask, self.device)
         self._check_shape(survey, bands, flux, noise, mask)
-        inputs = network_inputs(flux, noise, mask, self.typical_noise(survey)[chosen])
         encoder = self.encoders[survey]
         assert isinstance(encoder, Encoder)
-        features = encoder.features(inputs, chosen)
+        # Most of a network's work is on pixels: where there are none, it is left out.
+        part, beyond = encoder.covered(flux)
+        flux, noise = flux[part], noise[part]
+        mask = None if mask is None else mask[part]
+        inputs = network_inputs(flux, noise, mask, self.typical_noise(survey)[chosen])
+        features = encoder.features(inputs, chosen, beyond)
         tokens = self.whiten(features.pop("shared"))
         return (tokens, features) if scales else tokens
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaisp.evaluate.known import features_of, known_sky
-from jaisp.evaluate.stamps import APERTURES, Stamps
+from jaisp.evaluate.stamps import APERTURES, Images, Stamps
 from jaisp.sky import plane_radec
 from tests.evaluate import skies
 from tests.evaluate.known_skies import FAINT, PER_ARCMIN2, SETTINGS, truth_table
@@ -173,7 +173,7 @@ def test_moments_are_those_of_a_gaussian(size, ellipticity, angle, offset):
         "sharp",
         ["r"],
         grid,
-        image[None, None].astype(np.float32),
+        Images.whole(image[None, None].astype(np.float32)),
         np.ones((1, 1), np.float32),
         np.full((1, 1), 0.5, np.float32),
         np.array([offset]),

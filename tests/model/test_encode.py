@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jaisp.errors import UserError
 from jaisp.model import Architecture, Model, SurveyPixels, random_model
 from jaisp.model.encoder import fine_stride
+from jaisp.model.inputs import network_inputs
 from jaisp.store.layout import Flag
 
 BANDS = ["g", "r", "i"]
@@ -135,6 +136,39 @@ def test_the_receptive_field_is_no_smaller_than_it_says(model, image):
     assert (rows - 5).abs().max() <= reach
     assert (columns - 5).abs().max() <= reach
     assert (rows - 5).abs().max() >= reach - 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.tuples(st.integers(0, 16), st.integers(0, 16)).map(sorted),
+    columns=st.tuples(st.integers(0, 14), st.integers(0, 14)).map(sorted),
+    survey=st.sampled_from(["rubin", "vst"]),
+)
+def test_missing_sky_that_is_left_out_is_as_if_it_had_been_computed(rows, columns, survey):
+    torch.manual_seed(3)
+    grids = {"rubin": (0.2, 8), "vst": (0.32, 5)}
+    surveys = {
+        name: SurveyPixels(bands=["g", "r"], grid_arcsec=grid, pixels_per_token=n)
+        for name, (grid, n) in grids.items()
+    }
+    config = Architecture(surveys=surveys, token_arcsec=1.6, dimensions=8, size="tiny")
+    model, n = Model(config).eval(), grids[survey][1]
+    flux = np.full((2, 2, 16 * n, 14 * n), np.nan, np.float32)
+    y, x = (slice(low * n, high * n) for low, high in (rows, columns))
+    flux[:, :, y, x] = np.random.default_rng(1).normal(0, 3, flux[:, :, y, x].shape)
+    noise = np.ones_like(flux)
+    encoder, bands = model.encoders[survey], torch.arange(2)
+    with torch.inference_mode():
+        planes = torch.from_numpy(flux), torch.from_numpy(noise)
+        whole = encoder.features(network_inputs(*planes, None, torch.ones(2)), bands)
+        tokens, scales = model.encode(flux, noise, survey=survey, bands=["g", "r"], scales=True)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(tokens, whole["shared"], **close)
+    torch.testing.assert_close(scales["fine"], whole["fine"], **close)
+    part, beyond = encoder.covered(planes[0])
+    if rows[1] < 10 and rows[0] < rows[1]:
+        assert beyond[1] > 0
+        assert flux[part].shape[2] < flux.shape[2]
 
 
 def test_scales_come_beside_the_tokens(model, image):
