@@ -44,4 +44,4 @@ def _part(
         name: {encoder: values[chosen] for encoder, values in own.items()}
         for name, own in seen.components.items()
     }
-    return KnownSky(sky, known.tokens[chosen], stamps), Seen(seen.shown, components)
+    return KnownSky(sky, known.tokens[chosen], stamps), Seen(seen.shown, components, seen.probes)

@@ -6,7 +6,7 @@ same sources, whose tokens are encoded once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from jaisp.evaluate.bench import drawn
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import AROUND, TOKENS, InjectedSky, features
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
+from jaisp.evaluate.probe import BestProbe
 from jaisp.evaluate.sources import (
     FWHM_IN_SIGMA,
     correlation_within,
@@ -105,11 +106,13 @@ class Seen:
 
     shown: by name, the survey and the bands that the encoders were given. components: by name and
     encoder, the leading principal components of the 3 × 3 shared tokens around each source, as
-    found on training sky, strongest first; NaN where there are none.
+    found on training sky, strongest first; NaN where there are none. probes: those fitted so far,
+    as `fit_once` knows them: other test sky is read by the same.
     """
 
     shown: dict[str, tuple[str, list[str]]]
     components: dict[str, dict[str, Float32[np.ndarray, "source _"]]]
+    probes: dict[str, BestProbe] = field(default_factory=dict)
 
     @property
     def views(self) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Complex, Float
-from scipy.signal.windows import tukey
 
 from jaisp.evaluate.controls import coarse_snr
 from jaisp.evaluate.mosaic import Mosaic
@@ -51,6 +50,8 @@ class PhaseCorrelation:
             (second**2).sum(),
             (first * turned).sum(),
         ]
+        from scipy.signal.windows import tukey  # half a second that few parts need
+
         taper = np.outer(tukey(pixels, TAPER), tukey(pixels, TAPER))
         a, b = scipy.fft.fft2(first * taper), scipy.fft.fft2(second * taper)
         self.cross = self.cross + a.conj() * b

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import Literal
 
 import numpy as np
@@ -136,6 +137,27 @@ def fit_best(
         strengths[own] = probe.strengths
     linear = _fit_by_mask(features, targets, seed, groups, components, strengths)
     return BestProbe(linear, (bent, shown), share)
+
+
+def fit_once(
+    fitted: dict[str, BestProbe],
+    features: Float[np.ndarray, "source feature"],
+    targets: Float[np.ndarray, "source target"],
+    seed: int,
+    groups: Shaped[np.ndarray, " source"],
+    kinds: tuple[str, ...] = ("linear", "mlp"),
+    components: bool = False,
+) -> BestProbe:
+    """`fit_best`, or what it gave before for the very same: training sky stays what it is, whatever
+    sky is read. fitted: by checksum, what is known and what becomes known."""
+    groups = np.unique(groups, return_inverse=True)[1]
+    checksum = sha256(repr((features.shape, targets.shape, seed, kinds, components)).encode())
+    for array in (features, targets, groups):
+        checksum.update(array.tobytes())
+    key = checksum.hexdigest()
+    if key not in fitted:
+        fitted[key] = fit_best(features, targets, seed, groups, kinds, components)
+    return fitted[key]
 
 
 def _shares(

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.known import KnownSky, Seen
-from jaisp.evaluate.probe import fit_best
+from jaisp.evaluate.probe import fit_once
 from jaisp.evaluate.scatter import r2, r2_interval, scatter, scatter_interval
 
 UNDERPOWERED = 1000
@@ -56,7 +56,7 @@ def regress(
         fitted = truth[train]
         components = name != CLASSICAL
         part = values[train], fitted, settings.seed, known.units[0][train], kinds, components
-        probe = fit_best(*part)
+        probe = fit_once(seen.probes, *part)
         low, high = (edge(np.where(asked, fitted, 0), axis=0) for edge in (np.nanmin, np.nanmax))
         answers[name][met] = np.clip(probe.predict(values[met]), low, high)
         answers[name][:, ~asked] = np.nan

@@ -26,6 +26,19 @@ def network_inputs(
 
     Returns float32 [sample, band, 3, y, x].
     """
+    samples, bands, *shape = flux.shape
+    inputs = torch.empty((samples, bands, 3, *shape), dtype=flux.dtype, device=flux.device)
+    # Band by band: on a CPU, memory that was just used is in the cache, and nobody clears it anew.
+    for band in range(bands):
+        own = flux[:, band], noise[:, band], None if mask is None else mask[:, band]
+        for number, values in enumerate(_band_inputs(*own, typical_noise[band])):
+            inputs[:, band, number] = values
+    return inputs
+
+
+def _band_inputs(
+    flux: Tensor, noise: Tensor, mask: Tensor | None, typical_noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     # NaN is on neither side of anything: in fewer passes than torch.isfinite.
     valid = (flux.abs() < torch.inf) & (noise > 0) & (noise < torch.inf)
     if mask is not None:
@@ -33,8 +46,7 @@ def network_inputs(
         valid &= (bits & int(UNUSABLE)) == 0
     sigma = torch.where(valid, noise, 1.0)
     signal = asinh(torch.where(valid, flux, 0.0) / sigma)
-    depth = torch.where(valid, torch.log(sigma / typical_noise[:, None, None]), 0.0)
-    return torch.stack([signal, valid.to(signal.dtype), depth], dim=2)
+    return signal, valid, torch.where(valid, torch.log(sigma / typical_noise), 0.0)
 
 
 def asinh(values: Tensor) -> Tensor:
