@@ -25,7 +25,7 @@ from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
 
 AROUND = 1  # tokens on each side of the reference: 3 × 3
-WINDOW = 32  # tokens that are encoded at a time, without their margin: the sky may be sparse
+WINDOW = 32  # tokens that are encoded at a time, at least, without their margin
 TOKENS, SCALES = "tokens", "scales"
 
 Features = dict[str, dict[str, Float32[np.ndarray, "source _"]]]
@@ -112,6 +112,11 @@ def features(
     same square. bands: those that the encoder is shown; default all of them.
     """
     found: Features = {name: {} for name in encoders}
+    # By whole patches, for some have sources and others don't even have pixels; and by where
+    # sources are: a reference token may lie on a patch that would be encoded for it alone.
+    patch = round(sky.store.patch_arcsec / sky.store.token_arcsec)
+    side = sky.store.token_arcsec * patch * max(1, WINDOW // patch)
+    place = np.stack([sky.column("y"), sky.column("x")], axis=1)
     for store, cell, own in (
         (store, str(cell), here & (np.asarray(sky.sources["cell"]) == cell))
         for store, here in sky.stores()
@@ -119,12 +124,12 @@ def features(
     ):
         mosaic = Mosaic(store, cell, survey)
         own &= ((tokens >= AROUND) & (tokens < np.array(mosaic.shape) - AROUND)).all(axis=1)
-        windows = np.unique(tokens[own] // WINDOW, axis=0)
-        for window in track(list(windows), f"encode {sky.name} {survey}"):
-            members = np.flatnonzero(own & (tokens // WINDOW == window).all(axis=1))
-            corner = window * WINDOW - edge_tokens
-            side = WINDOW + 2 * edge_tokens
-            planes = mosaic.read(int(corner[0]), int(corner[1]), side, side)
+        square = np.floor((place - _corner(store, cell)) / side)
+        for window in track(list(np.unique(square[own], axis=0)), f"encode {sky.name} {survey}"):
+            members = np.flatnonzero(own & (square == window).all(axis=1))
+            corner = tokens[members].min(axis=0) - edge_tokens
+            length = int(np.ptp(tokens[members], axis=0).max()) + 1 + 2 * edge_tokens
+            planes = mosaic.read(int(corner[0]), int(corner[1]), length, length)
             shown = _View(planes, survey, mosaic.bands).of_bands(bands or mosaic.bands)
             for name, encoder in encoders.items():
                 stamps = _stamps(encoder, shown, tokens[members] - corner, readouts)
