@@ -127,8 +127,10 @@ def features(
         square = np.floor((place - _corner(store, cell)) / side)
         for window in track(list(np.unique(square[own], axis=0)), f"encode {sky.name} {survey}"):
             members = np.flatnonzero(own & (square == window).all(axis=1))
-            corner = tokens[members].min(axis=0) - edge_tokens
-            length = int(np.ptp(tokens[members], axis=0).max()) + 1 + 2 * edge_tokens
+            # The outermost of the 3 × 3 tokens have all of the margin, too.
+            margin = AROUND + edge_tokens
+            corner = tokens[members].min(axis=0) - margin
+            length = int(np.ptp(tokens[members], axis=0).max()) + 1 + 2 * margin
             planes = mosaic.read(int(corner[0]), int(corner[1]), length, length)
             shown = _View(planes, survey, mosaic.bands).of_bands(bands or mosaic.bands)
             for name, encoder in encoders.items():
