@@ -96,13 +96,13 @@ FIGURES = {
     "withheld_registration": ("withheld", "What a recovered shift loses without each band, mas"),
     "withheld_photometry": (
         "withheld",
-        "What fluxes, colours and redshifts lose without each band or survey; grey: not sure",
+        "What fluxes, colours and redshifts lose without each band or survey; bold: sure",
     ),
     "withheld_morphology": ("withheld", "What sizes and ellipticities lose"),
     "withheld_deblending": ("withheld", "What one source or two loses, in AUC"),
     "withheld_reconstruction": (
         "withheld",
-        "What Pearson's r of another survey's images loses without each band; grey: not sure",
+        "What Pearson's r of another survey's images loses without each band; bold: sure",
     ),
     "spectrum": ("collapse", "Variance along the principal components of source tokens"),
     "alignment": ("alignment", "Offset of every source, target less query, and the median"),

@@ -10,7 +10,7 @@ from jaisp.evaluate.plots.style import COLOURS, Plot
 
 MOST_BARS = 6  # figures, beyond which they are the lines of one table of colours
 A_LINE = 5  # bars of a panel, beyond which panels lie below one another
-FAINT = "#8C8C8C"
+A_FEW_PERCENT = 12.0  # below which losses are told to a tenth
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -63,38 +63,40 @@ def withheld_bars(rows: Rows) -> Figure:
 def withheld_table(rows: Rows) -> Figure:
     """Loss of many figures, in per cent of the figure with everything; red is worse.
 
-    Grey numbers are of losses whose interval holds 0.
+    Bold numbers are of losses whose interval doesn't hold 0.
     """
     names = _figures(rows)
     taken = list(dict.fromkeys((row["survey"], row["withheld"]) for row in rows))
     taken.sort(key=lambda own: (own[0], own[0] == own[1]))
-    loss = np.full((len(names), len(taken)), np.nan)
-    figure = Figure(
-        figsize=(2.6 + 0.46 * len(taken), 1.4 + 0.24 * len(names)), layout="constrained"
-    )
-    axis = figure.subplots()
+    share = np.full((len(names), len(taken)), np.nan)
+    sure = np.zeros(share.shape, bool)
     for row in (row for row in rows if row["complete"]):
-        line = names.index(row["figure"])
-        column = taken.index((row["survey"], row["withheld"]))
-        loss[line, column] = share = 100 * row["loss"] / abs(row["complete"])
+        place = names.index(row["figure"]), taken.index((row["survey"], row["withheld"]))
+        share[place] = 100 * row["loss"] / abs(row["complete"])
         low, high = (row[f"loss_{end}"] for end in ("low", "high"))
-        sure = low is not None and high is not None and (low > 0 or high < 0)
-        axis.text(
-            column, line, f"{share:+.0f}", ha="center", va="center", fontsize=7,
-            color="black" if sure else FAINT,
-        )  # fmt: skip
+        sure[place] = low is not None and high is not None and (low > 0 or high < 0)
+    size = 2.6 + 0.46 * len(taken), 1.4 + 0.24 * len(names)
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
+    known = np.abs(share[np.isfinite(share)])
     # The largest few don't drown the others.
-    limit = max(5.0, float(np.nanpercentile(np.abs(loss), 90))) if np.isfinite(loss).any() else 5.0
-    image = axis.imshow(loss, cmap="RdBu_r", vmin=-1.6 * limit, vmax=1.6 * limit, aspect="auto")
-    short = [" ".join(name.split()[2:]) for name in names]
-    axis.set_yticks(range(len(names)), short, fontsize=7)
-    labels = [f"− {survey if survey == band else f'{survey}:{band}'}" for survey, band in taken]
-    axis.set_xticks(range(len(taken)), labels, fontsize=7, rotation=90)
+    most = max(2.0, 1.6 * float(np.percentile(known, 90))) if len(known) else 2.0
+    image = axis.imshow(share, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+    digits = 0 if most > A_FEW_PERCENT else 1
+    for (line, column), value in np.ndenumerate(share):
+        if np.isfinite(value):
+            axis.text(
+                column, line, f"{round(value, digits) + 0.0:+.{digits}f}", ha="center",
+                va="center", fontsize=7, fontweight="bold" if sure[line, column] else "normal",
+                color="white" if abs(value) > 0.6 * most else "black",
+            )  # fmt: skip
+    axis.set_yticks(range(len(names)), [" ".join(n.split()[2:]) for n in names], fontsize=7)
+    labels = [survey if survey == band else f"{survey}:{band}" for survey, band in taken]
+    axis.set_xticks(range(len(taken)), [f"− {own}" for own in labels], fontsize=7, rotation=90)
     axis.tick_params(length=0)
-    axis.set_title(
-        f"{names[0].partition(' ')[0]}: loss in % of the figure with everything", fontsize=8
-    )
-    figure.colorbar(image, ax=axis, extend="both", label="loss (%)", aspect=40)
+    axis.set_title(" ".join(names[0].split()[:2]), fontsize=9)
+    label = "loss (% of the figure with everything)"
+    figure.colorbar(image, ax=axis, extend="both", label=label, aspect=40)
     return figure
 
 
