@@ -38,10 +38,5 @@ def away_from_home(joined: KnownSky, seen: Seen) -> tuple[KnownSky, Seen]:
 def _part(
     known: KnownSky, seen: Seen, chosen: Bool[np.ndarray, " source"]
 ) -> tuple[KnownSky, Seen]:
-    sky = InjectedSky(known.sky.name, known.sky.store, known.sky.sources[chosen], known.sky.copies)
     stamps = {s: own.part(chosen, own.bands) for s, own in known.stamps.items()}
-    components = {
-        name: {encoder: values[chosen] for encoder, values in own.items()}
-        for name, own in seen.components.items()
-    }
-    return KnownSky(sky, known.tokens[chosen], stamps), Seen(seen.shown, components, seen.probes)
+    return KnownSky(known.sky.part(chosen), known.tokens[chosen], stamps), seen.part(chosen)

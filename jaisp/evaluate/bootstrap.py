@@ -65,10 +65,15 @@ def interval(
     seed: int,
 ) -> tuple[float, float]:
     """95 % interval of any statistic of the drawn sources' indices."""
-    values = resampled(statistic, units, resamples, seed)
-    if not len(values):
+    return limits(resampled(statistic, units, resamples, seed))
+
+
+def limits(values: Float[np.ndarray, " resample"]) -> tuple[float, float]:
+    """95 % interval of a figure from its resamples, those left out that have none; NaN of none."""
+    known = values[np.isfinite(values)]
+    if not len(known):
         return np.nan, np.nan
-    low, high = np.percentile(values, PERCENTILES)
+    low, high = np.percentile(known, PERCENTILES)
     return float(low), float(high)
 
 

@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from jaisp.errors import UserError
-from jaisp.evaluate.bootstrap import interval, mean_interval, sky_units
-from jaisp.evaluate.outcomes import NAME, Entry, Outcomes, Statistic, figure_of
+from jaisp.evaluate.bootstrap import limits, mean_interval, sky_units
+from jaisp.evaluate.outcomes import NAME, Entry, Outcomes
 from jaisp.evaluate.plots.style import plain
+from jaisp.evaluate.statistic import Statistic, drawn_figures, draws, figure_of
 from jaisp.files import write_json
 
 log = logging.getLogger(__name__)
 
 RESAMPLES = 1000
-# Of figures that aren't means, each resample takes a millisecond.
+# Of figures that aren't means, each resample takes longer.
 FEWER_RESAMPLES = 300
 SEED = 1
 
@@ -130,11 +131,11 @@ def paired_interval(
     if statistic == "mean":
         difference = (second - first).mean(axis=1)
         return mean_interval(difference, units, RESAMPLES, SEED)
-
-    def difference_of(drawn: Int[np.ndarray, " drawn"]) -> float:
-        return figure_of(statistic, second[drawn]) - figure_of(statistic, first[drawn])
-
-    return interval(difference_of, units, FEWER_RESAMPLES, SEED)
+    if len(units) < 2:
+        return np.nan, np.nan
+    drawn = draws(units, FEWER_RESAMPLES, SEED)
+    of_first, of_second = (drawn_figures(statistic, own, units, drawn) for own in (first, second))
+    return limits(of_second - of_first)
 
 
 def _say_what_is_left_out(base: Run, other: Run, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -151,8 +152,12 @@ def _say_what_is_left_out(base: Run, other: Run, rows: Sequence[Mapping[str, Any
 
 
 def _tell(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table on a terminal, a line a figure in a log; pairs of single bands are in the file."""
-    shown = [row for row in rows if ":" not in str(row.get("query", ""))]
+    """A table on a terminal, a line a figure in a log; what is of single bands is in the file."""
+    shown = [
+        row
+        for row in rows
+        if ":" not in str(row.get("query", "")) and row.get("withheld") in (None, row.get("survey"))
+    ]
     if sys.stdout.isatty():
         table = Table("group", "what", "figure", "n", "base", "run", "difference")
         for row in shown:

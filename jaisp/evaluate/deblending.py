@@ -5,22 +5,30 @@ Single point sources and close pairs of them were injected into tiles of empty s
 read on those of test sky. docs/ruler.md defines every figure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bootstrap import PERCENTILES, interval
+from jaisp.evaluate.bootstrap import limits
 from jaisp.evaluate.folds import folds
-from jaisp.evaluate.injected import TOKENS, InjectedSky, features, joined, nearest_tokens
-from jaisp.evaluate.position import BOTH, UNDERPOWERED, units_of
+from jaisp.evaluate.injected import (
+    TOKENS,
+    Features,
+    InjectedSky,
+    features,
+    joined,
+    nearest_tokens,
+)
+from jaisp.evaluate.position import BOTH, UNDERPOWERED, names_of, units_of
 from jaisp.evaluate.probe import fit_probe
 from jaisp.evaluate.readout import LINEAR, MLP, PARTS, Form, components
-from jaisp.evaluate.scatter import scatter
+from jaisp.evaluate.scatter import scatter, scatter_interval
+from jaisp.evaluate.statistic import auc, drawn_auc, draws
 from jaisp.evaluate.views import Encoder
 
 SEPARATIONS_ARCSEC = (0.3, 0.6, 0.9, 1.2, 1.5)
@@ -31,12 +39,14 @@ FEWEST = 40  # single sources, and pairs, of training sky
 class Blends:
     """Single and double sources as one survey, or all together, see them.
 
-    tokens: by encoder, the 3 × 3 tokens around the token that holds the centre of light.
-    separation: arcsec, 0 for one source. share: of the fainter one. peaks: found in the image.
+    tokens: by encoder, the 3 × 3 tokens around the token that holds the centre of light. names:
+    CELL/ROW/… of each source. separation: arcsec, 0 for one source. share: of the fainter one.
+    peaks: found in the image.
     """
 
     survey: str
     tokens: dict[str, Float32[np.ndarray, "source feature"]]
+    names: Shaped[np.ndarray, " source"]
     snr: Float[np.ndarray, " source"]
     is_pair: Bool[np.ndarray, " source"]
     separation: Float[np.ndarray, " source"]
@@ -55,7 +65,36 @@ class Blends:
         )
 
 
-_COLUMNS = ("snr", "is_pair", "separation", "share", "peaks", "unit", "is_train", "is_test")
+_COLUMNS = (
+    "names", "snr", "is_pair", "separation", "share", "peaks", "unit", "is_train", "is_test"
+)  # fmt: skip
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """Probes of one view's tokens, by encoder, fitted on training sky.
+
+    score: whether there are two, above `zero` if so. share: of the fainter one, as if there were
+    two; constant_share: the best constant. chosen: form of the model's probe.
+    """
+
+    score: dict[str, Predict]
+    zero: dict[str, float]
+    share: dict[str, Predict]
+    constant_share: float
+    chosen: Form
+
+    def scores(self, blends: Blends, seed: int) -> dict[str, Float[np.ndarray, " source"]]:
+        """Above 0 for two; `shuffled` has the model's scores of other sources."""
+        found = {
+            name: self.score[name](own) - self.zero[name]
+            for name, own in blends.tokens.items()
+            if name in self.score
+        }
+        # A probe of shuffled labels would not do: who ranks by any direction ranks well or badly.
+        order = np.random.default_rng(seed).permutation(len(blends.snr))
+        return found | {"shuffled": found["model"][order]}
 
 
 def deblending(
@@ -66,31 +105,43 @@ def deblending(
     encoders: `model` and the controls `random` and `blank`. What has too few sources of either
     kind on training sky has no row.
     """
-    tokens = nearest_tokens(pairs)
-    surveys = sorted(pairs.store.surveys)
-    seen = {
-        survey: features(pairs, survey, encoders, tokens, settings.edge_tokens)
-        for survey in surveys
-    }
-    every = [_blends(pairs, survey, [survey], seen[survey]) for survey in surveys]
-    if len(surveys) > 1:
-        every.append(_blends(pairs, BOTH, surveys, joined([seen[s] for s in surveys])))
-    unit = units_of(pairs)[1]
-    return [
-        {**row, "field": pairs.name, "interval_unit": unit}
-        for blends in every
-        for row in deblending_rows(blends, settings)
-    ]
+    blends = blends_of(pairs, pairs_seen(pairs, encoders, settings))
+    return deblending_rows(pairs, blends, fit_scorers(blends, settings), settings)
+
+
+def pairs_seen(
+    pairs: InjectedSky, encoders: Mapping[str, Encoder], settings: EvaluateConfig
+) -> dict[str, Features]:
+    """What every survey's encoders say around each source."""
+    tokens, edge = nearest_tokens(pairs), settings.edge_tokens
+    return {s: features(pairs, s, encoders, tokens, edge) for s in sorted(pairs.store.surveys)}
+
+
+def blends_of(
+    pairs: InjectedSky,
+    seen: Mapping[str, Features],
+    names: Shaped[np.ndarray, " source"] | None = None,
+) -> dict[str, Blends]:
+    """The sources as each survey sees them and, of several, all together.
+
+    seen: as `pairs_seen` gives it. names: of sources that are a part of another sky's.
+    """
+    names = names_of(pairs) if names is None else names
+    blends = {survey: _blends(pairs, names, [survey], own) for survey, own in seen.items()}
+    if len(seen) > 1:
+        blends[BOTH] = _blends(pairs, names, list(seen), joined(list(seen.values())))
+    return blends
 
 
 def _blends(
-    sky: InjectedSky, survey: str, surveys: list[str], seen: Mapping[str, Mapping[str, np.ndarray]]
+    sky: InjectedSky, names: Shaped[np.ndarray, " source"], surveys: list[str], seen: Features
 ) -> Blends:
     """The sources that have all their tokens. Of several surveys, the most peaks count."""
     split = np.asarray(sky.sources["split"]).astype(str)
     whole = Blends(
-        survey=survey,
+        survey=surveys[0] if len(surveys) == 1 else BOTH,
         tokens={name: own[TOKENS] for name, own in seen.items() if TOKENS in own},
+        names=names,
         snr=sky.column("snr"),
         is_pair=np.asarray(sky.sources["components"]) == 2,
         separation=sky.column("separation_arcsec"),
@@ -104,18 +155,56 @@ def _blends(
     return whole.part(known)
 
 
-def deblending_rows(blends: Blends, settings: EvaluateConfig) -> list[dict[str, Any]]:
-    """A row a range of separations, for all S/N together (`snr` is None) and for each S/N."""
-    train, test = blends.part(blends.is_train), blends.part(blends.is_test)
-    if min(np.count_nonzero(train.is_pair), np.count_nonzero(~train.is_pair)) < FEWEST:
-        return []
-    answers = _answers(train, test, settings)
-    levels = np.unique(test.snr)
+def deblending_rows(
+    pairs: InjectedSky,
+    every: Mapping[str, Blends],
+    fitted: Mapping[str, Scorers],
+    settings: EvaluateConfig,
+) -> list[dict[str, Any]]:
+    """A row a survey and range of separations, for all S/N together (`snr` is None) and for each
+    S/N."""
     rows: list[dict[str, Any]] = []
-    for snr in (None, *(levels.tolist() if len(levels) > 1 else [])):
-        at_level = np.ones(len(test.snr), bool) if snr is None else test.snr == snr
-        rows += _rows(test, answers, at_level, snr, settings)
-    return rows
+    for survey, scorers in fitted.items():
+        test = every[survey].part(every[survey].is_test)
+        answers = _answers(test, scorers, settings)
+        levels = np.unique(test.snr)
+        for snr in (None, *(levels.tolist() if len(levels) > 1 else [])):
+            at_level = np.ones(len(test.snr), bool) if snr is None else test.snr == snr
+            rows += _rows(test, answers, at_level, snr, settings)
+    known = {"field": pairs.name, "interval_unit": units_of(pairs)[1]}
+    return [{**row, **known} for row in rows]
+
+
+def fit_scorers(blends: Mapping[str, Blends], settings: EvaluateConfig) -> dict[str, Scorers]:
+    """Probes of each view's tokens, fitted on training sky; none where it has too few sources of
+    either kind."""
+    fitted = {}
+    for survey, own in blends.items():
+        train = own.part(own.is_train)
+        if min(np.count_nonzero(train.is_pair), np.count_nonzero(~train.is_pair)) >= FEWEST:
+            fitted[survey] = _fit(train, settings)
+    return fitted
+
+
+def _fit(train: Blends, settings: EvaluateConfig) -> Scorers:
+    two = np.where(train.is_pair, 1.0, -1.0)
+    pairs = train.part(train.is_pair)
+    score: dict[str, Predict] = {}
+    share: dict[str, Predict] = {}
+    zero: dict[str, float] = {}
+    chosen: dict[str, Form] = {}
+    for name in ("model", "random", "blank"):
+        if name not in train.tokens:
+            continue
+        own, of_pairs = train.tokens[name], pairs.tokens[name]
+        kinds: tuple[Form, ...] = (LINEAR,) if name == "blank" else (LINEAR, MLP)
+        chosen[name] = form = _better(own, two, train.unit, kinds, settings.seed)
+        score[name] = _fitted(form, own, two, train.unit, settings.seed)
+        found = score[name](own)
+        # Zero lies midway between the two kinds, however many there are of each.
+        zero[name] = float(found[two > 0].mean() + found[two < 0].mean()) / 2
+        share[name] = _fitted(form, of_pairs, pairs.share, pairs.unit, settings.seed)
+    return Scorers(score, zero, share, float(np.median(pairs.share)), chosen["model"])
 
 
 @dataclass(frozen=True)
@@ -130,55 +219,35 @@ class _Answers:
     chosen: Form
 
 
-def _answers(train: Blends, test: Blends, settings: EvaluateConfig) -> _Answers:
-    two = np.where(train.is_pair, 1.0, -1.0)
-    pairs = train.part(train.is_pair)
-    score: dict[str, np.ndarray] = {}
-    share: dict[str, np.ndarray] = {}
-    chosen = LINEAR
-    for name in ("model", "random", "blank"):
-        if name not in train.tokens:
-            continue
-        kinds = (LINEAR,) if name == "blank" else (LINEAR, MLP)
-        own, asked = train.tokens[name], test.tokens[name]
-        both = np.concatenate([asked, own])
-        found, form = _predict(own, two, both, train.unit, kinds, settings.seed)
-        at_test, at_train = np.split(found, [len(asked)])
-        # Zero lies midway between the two kinds, however many there are of each.
-        score[name] = at_test - (at_train[two > 0].mean() + at_train[two < 0].mean()) / 2
-        chosen = form if name == "model" else chosen
-        own = pairs.tokens[name]
-        share[name], _ = _predict(own, pairs.share, asked, pairs.unit, (form,), settings.seed)
-    # A probe of shuffled labels would not do: who ranks by any direction ranks well or badly.
-    score["shuffled"] = np.random.default_rng(settings.seed).permutation(score["model"])
-    return _Answers(score, share, float(np.median(pairs.share)), chosen)
+def _answers(test: Blends, scorers: Scorers, settings: EvaluateConfig) -> _Answers:
+    share = {name: predict(test.tokens[name]) for name, predict in scorers.share.items()}
+    score = scorers.scores(test, settings.seed)
+    return _Answers(score, share, scorers.constant_share, scorers.chosen)
 
 
-def _predict(
+def _better(
     x: Float32[np.ndarray, "source feature"],
     y: Float[np.ndarray, " source"],
-    asked: Float32[np.ndarray, "test feature"],
     unit: Int[np.ndarray, " source"],
     kinds: tuple[Form, ...],
     seed: int,
-) -> tuple[Float[np.ndarray, " test"], Form]:
-    """What the better form of probe predicts, chosen on a part of training sky that it has not
-    seen."""
-    chosen = kinds[0]
-    if len(kinds) > 1:
-        out = folds(len(x), PARTS, seed, unit) == 0
-        tried = {kind: _fitted(kind, x[~out], y[~out], x[out], unit[~out], seed) for kind in kinds}
-        chosen = min(kinds, key=lambda kind: float(np.mean((tried[kind] - y[out]) ** 2)))
-    return _fitted(chosen, x, y, asked, unit, seed), chosen
+) -> Form:
+    """The better form of probe, chosen on a part of training sky that it has not seen."""
+    if len(kinds) == 1:
+        return kinds[0]
+    out = folds(len(x), PARTS, seed, unit) == 0
+    part = x[~out], y[~out], unit[~out], seed
+    tried = {kind: _fitted(kind, *part)(x[out]) for kind in kinds}
+    return min(kinds, key=lambda kind: float(np.mean((tried[kind] - y[out]) ** 2)))
 
 
-def _fitted(
-    kind: Form, x: np.ndarray, y: np.ndarray, asked: np.ndarray, unit: np.ndarray, seed: int
-) -> Float[np.ndarray, " asked"]:
-    if kind == MLP:
-        reduce = components(x, seed)
-        x, asked = reduce.transform(x), reduce.transform(asked)
-    return fit_probe(kind, x, y[:, None], seed, unit).predict(asked)[:, 0]
+def _fitted(kind: Form, x: np.ndarray, y: np.ndarray, unit: np.ndarray, seed: int) -> Predict:
+    if kind == LINEAR:
+        probe = fit_probe(LINEAR, x, y[:, None], seed, unit)
+        return lambda asked: probe.predict(asked)[:, 0]
+    reduce = components(x, seed)
+    bent = fit_probe(MLP, reduce.transform(x), y[:, None], seed, unit)
+    return lambda asked: bent.predict(reduce.transform(asked))[:, 0]
 
 
 def _rows(
@@ -206,10 +275,10 @@ def _rows(
             "n": n,
             "pairs": int(two.sum()),
         }
-        limits = _intervals(score["model"], two, unit, settings)
-        for name, figure in (("accuracy", _accuracy), ("auc", _auc)):
+        edges = _intervals(score["model"], two, unit, settings)
+        for name, figure in (("accuracy", _accuracy), ("auc", auc)):
             row[name] = figure(score["model"], two)
-            row[f"{name}_low"], row[f"{name}_high"] = limits[name]
+            row[f"{name}_low"], row[f"{name}_high"] = edges[name]
             for control in score.keys() - {"model"}:
                 row[f"{control}_{name}"] = figure(score[control], two)
         peaks = np.where(test.peaks[own] >= 2, 1.0, -1.0)
@@ -225,9 +294,7 @@ def _share_figures(
     truth = test.share[pairs]
     errors = {name: values[pairs] - truth for name, values in answers.share.items()}
     unit = np.unique(test.unit[pairs], return_inverse=True)[1]
-    low, high = interval(
-        lambda drawn: scatter(errors["model"][drawn]), unit, settings.resamples, settings.seed
-    )
+    low, high = scatter_interval(errors["model"], unit, settings.resamples, settings.seed)
     figures = {"share_scatter": scatter(errors["model"])}
     figures |= {"share_scatter_low": low, "share_scatter_high": high}
     figures |= {f"{k}_share_scatter": scatter(e) for k, e in errors.items() if k != "model"}
@@ -240,48 +307,21 @@ def _accuracy(score: Float[np.ndarray, " source"], two: Bool[np.ndarray, " sourc
     return float((right[two].mean() + right[~two].mean()) / 2)
 
 
-def _auc(score: Float[np.ndarray, " source"], two: Bool[np.ndarray, " source"]) -> float:
-    """Chance that a pair scores above a single source (Mann & Whitney 1947); ties count half."""
-    return float(_above(score, two).mean())
-
-
-def _above(
-    score: Float[np.ndarray, " source"], two: Bool[np.ndarray, " source"]
-) -> Float[np.ndarray, "pair single"]:
-    pairs, singles = score[two][:, None], score[~two]
-    return (pairs > singles) + 0.5 * (pairs == singles)
-
-
 def _intervals(
     score: Float[np.ndarray, " source"],
     two: Bool[np.ndarray, " source"],
     unit: Int[np.ndarray, " source"],
     settings: EvaluateConfig,
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals of accuracy and AUC, units of sky drawn with replacement.
-
-    Both are ratios of sums over units, or over pairs of units, so that a draw is but a weight of
-    each unit.
-    """
-    n = int(unit.max()) + 1
-    rng = np.random.default_rng(settings.seed)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=settings.resamples).astype(float)
-    right = (score > 0) == two
-    pairs, singles = (np.bincount(unit[kind], minlength=n) for kind in (two, ~two))
-    right_pairs, right_singles = (
-        np.bincount(unit[kind], right[kind], minlength=n) for kind in (two, ~two)
-    )
-    of_unit = np.eye(n)
-    above = of_unit[:, unit[two]] @ _above(score, two) @ of_unit[unit[~two]]
-    known = (drawn @ pairs > 0) & (drawn @ singles > 0)
-    drawn = drawn[known]
-    if not len(drawn):
-        return dict.fromkeys(("accuracy", "auc"), (np.nan, np.nan))
-    found = {
-        "accuracy": (drawn @ right_pairs / (drawn @ pairs))
-        + (drawn @ right_singles / (drawn @ singles)),
-        "auc": ((drawn @ above) * drawn).sum(axis=1) / ((drawn @ pairs) * (drawn @ singles)),
+    """95 % intervals of accuracy and AUC, units of sky drawn with replacement."""
+    drawn = draws(unit, settings.resamples, settings.seed)
+    right, n = (score > 0) == two, drawn.shape[1]
+    told = [
+        (drawn @ np.bincount(unit[kind], right[kind], n), drawn @ np.bincount(unit[kind], None, n))
+        for kind in (two, ~two)
+    ]
+    shares = [np.where(count > 0, part / np.maximum(count, 1), np.nan) for part, count in told]
+    return {
+        "accuracy": limits(np.mean(shares, axis=0)),
+        "auc": limits(drawn_auc(score, two, unit, drawn)),
     }
-    found["accuracy"] /= 2
-    limits = {name: np.percentile(values, PERCENTILES) for name, values in found.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in limits.items()}

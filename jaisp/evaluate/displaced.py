@@ -195,6 +195,13 @@ def encode_patches(
     return Encoded(around, mean)
 
 
+def tokens_around(
+    encoder: Encoder, view: View, tokens: Int[np.ndarray, "look 2"]
+) -> Float32[np.ndarray, "look feature"]:
+    """The 3 × 3 tokens around some of a patch's, dimension by dimension."""
+    return _cut(_encode(encoder, view), tokens)
+
+
 def _encode(encoder: Encoder, view: View) -> Float32[np.ndarray, "dimension row column"]:
     with torch.inference_mode():
         tokens = encoder.encode(

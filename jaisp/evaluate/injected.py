@@ -6,7 +6,7 @@ token, and where the reference lies tells nothing of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
 from itertools import count
@@ -47,6 +47,10 @@ class InjectedSky:
     def column(self, name: str) -> Float[np.ndarray, " source"]:
         """A column as floats."""
         return np.asarray(self.sources[name], float)
+
+    def part(self, chosen: Bool[np.ndarray, " source"]) -> "InjectedSky":
+        """Some of the sources."""
+        return replace(self, sources=self.sources[chosen])
 
     def stores(self) -> Iterator[tuple[Store, Bool[np.ndarray, " source"]]]:
         """Every copy's store, and which sources lie there."""

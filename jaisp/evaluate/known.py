@@ -6,7 +6,7 @@ same sources, whose tokens are encoded once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -106,12 +106,14 @@ class Seen:
 
     shown: by name, the survey and the bands that the encoders were given. components: by name and
     encoder, the leading principal components of the 3 × 3 shared tokens around each source, as
-    found on training sky, strongest first; NaN where there are none. probes: those fitted so far,
-    as `fit_once` knows them: other test sky is read by the same.
+    found on training sky, strongest first; NaN where there are none. reductions: to these
+    components, of any other tokens. probes: those fitted so far, as `fit_once` knows them: other
+    test sky is read by the same.
     """
 
     shown: dict[str, tuple[str, list[str]]]
     components: dict[str, dict[str, Float32[np.ndarray, "source _"]]]
+    reductions: dict[str, dict[str, "Reduction"]] = field(default_factory=dict)
     probes: dict[str, BestProbe] = field(default_factory=dict)
 
     @property
@@ -130,6 +132,14 @@ class Seen:
         )
         return joined[:, order]
 
+    def part(self, chosen: Bool[np.ndarray, " source"]) -> "Seen":
+        """Some of the sources."""
+        components = {
+            name: {encoder: values[chosen] for encoder, values in own.items()}
+            for name, own in self.components.items()
+        }
+        return replace(self, components=components)
+
 
 def features_of(
     known: KnownSky,
@@ -143,35 +153,68 @@ def features_of(
     can be withheld; default every survey, with all of its bands.
     """
     store = known.sky.store
+    # A second field may stand beside the run's own: neither test sky nor training sky.
+    train = np.asarray(known.sky.sources["split"]) == "train"
     chosen = dict(shown or {survey: (survey, store.bands(survey)) for survey in store.surveys})
-    components = {}
+    components: dict[str, dict[str, np.ndarray]] = {}
+    reductions: dict[str, dict[str, Reduction]] = {}
     for name, (survey, bands) in chosen.items():
         edge = settings.edge_tokens
         raw = features(known.sky, survey, encoders, known.tokens, edge, bands, (TOKENS,))
-        components[name] = {
-            label: _reduced(readouts[TOKENS], ~known.is_test, settings.seed)
+        reductions[name] = {
+            label: Reduction.fit(readouts[TOKENS], train, settings.seed)
             for label, readouts in raw.items()
         }
-    return Seen(chosen, components)
+        components[name] = {
+            label: reduce.apply(raw[label][TOKENS]) for label, reduce in reductions[name].items()
+        }
+    return Seen(chosen, components, reductions)
 
 
-def _reduced(
-    values: Float32[np.ndarray, "source feature"], train: Bool[np.ndarray, " source"], seed: int
-) -> Float32[np.ndarray, "source component"]:
-    """Principal components as found on training sky (Halko et al. 2011).
+@dataclass(frozen=True)
+class Reduction:
+    """Principal components as found on training sky (Halko et al. 2011); None of no source.
 
     Of features of unit variance; those of the source's own token count more.
     """
-    known = np.isfinite(values).all(axis=1)
-    count = min(COMPONENTS, int((known & train).sum()), values.shape[1])
-    found = np.full((len(values), max(count, 1)), np.nan, np.float32)
-    if count:
-        deviation = values[known & train].std(axis=0)
-        scaled = values / np.where(deviation > 0, deviation, np.inf)
-        scaled.reshape(len(values), -1, TOKENS_AROUND)[:, :, TOKENS_AROUND // 2] *= CENTRE
+
+    deviation: Float32[np.ndarray, " feature"]
+    components: PCA | None
+
+    @classmethod
+    def fit(
+        cls,
+        values: Float32[np.ndarray, "source feature"],
+        train: Bool[np.ndarray, " source"],
+        seed: int,
+    ) -> "Reduction":
+        """Of the training sources that have tokens."""
+        known = np.isfinite(values).all(axis=1) & train
+        count = min(COMPONENTS, int(known.sum()), values.shape[1])
+        if not count:
+            return cls(np.ones(values.shape[1], np.float32), None)
+        own = values[known]
+        deviation = own.std(axis=0)
         reduce = PCA(count, svd_solver="randomized", iterated_power=2, random_state=seed)
-        found[known] = reduce.fit(scaled[known & train]).transform(scaled[known])
-    return found
+        return cls(deviation, reduce.fit(cls(deviation, None)._scaled(own)))
+
+    def apply(
+        self, values: Float32[np.ndarray, "source feature"]
+    ) -> Float32[np.ndarray, "source component"]:
+        """NaN of sources without tokens."""
+        count = 1 if self.components is None else self.components.n_components_
+        found = np.full((len(values), count), np.nan, np.float32)
+        known = np.isfinite(values).all(axis=1)
+        if self.components is not None and known.any():
+            found[known] = self.components.transform(self._scaled(values[known]))
+        return found
+
+    def _scaled(
+        self, values: Float32[np.ndarray, "source feature"]
+    ) -> Float32[np.ndarray, "source feature"]:
+        scaled = values / np.where(self.deviation > 0, self.deviation, np.inf)
+        scaled.reshape(len(values), -1, TOKENS_AROUND)[:, :, TOKENS_AROUND // 2] *= CENTRE
+        return scaled
 
 
 def known_sky(

@@ -3,7 +3,7 @@
 docs/ruler.md defines every figure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.known import SIMULATED, KnownSky, Seen
-from jaisp.evaluate.regression import figures, regress, tested_sources
+from jaisp.evaluate.regression import Regression, figures, regress, tested_sources
 from jaisp.evaluate.sources import FWHM_IN_SIGMA
 from jaisp.evaluate.stamps import Stamps
 
@@ -20,20 +20,34 @@ TARGETS = {"log_half_light_radius": "dex", "e1": "1", "e2": "1"}
 
 
 def morphology(known: KnownSky, seen: Seen, settings: EvaluateConfig) -> list[dict[str, Any]]:
-    """Rows of the group `morphology`: each view of the tokens with size and ellipticity.
+    """Rows of the group `morphology`: each view of the tokens with size and ellipticity."""
+    return morphology_rows(known, morphology_regressions(known, seen, settings), settings)
 
-    None of sky without truth.
-    """
+
+def morphology_regressions(
+    known: KnownSky, seen: Seen, settings: EvaluateConfig
+) -> dict[str, Regression]:
+    """By view of the tokens, regressions of size and ellipticity; none of sky without truth."""
     if known.truth != SIMULATED:
-        return []
+        return {}
     values = morphology_targets(known)
     moments = {name: moment_features(known, *own, values) for name, own in seen.shown.items()}
-    rows = []
+    fitted = {}
     for view, names in seen.views.items():
         classical = np.concatenate([moments[name] for name in names], axis=1)
-        answers = regress(known, seen, view, values, classical, settings)
+        fitted[view] = regress(known, seen, view, values, classical, settings)
+    return fitted
+
+
+def morphology_rows(
+    known: KnownSky, fitted: Mapping[str, Regression], settings: EvaluateConfig
+) -> list[dict[str, Any]]:
+    """A row a view and target, on test sky."""
+    rows: list[dict[str, Any]] = []
+    values = morphology_targets(known) if fitted else np.zeros((0, 0))
+    for view, found in fitted.items():
         for number, (target, unit) in enumerate(TARGETS.items()):
-            own = {name: answer[:, number] for name, answer in answers.items()}
+            own = {name: answer[:, number] for name, answer in found.answers.items()}
             tested = tested_sources(known, values[:, number], own["model"])
             if tested.any():
                 row = {"survey": view, "target": target, "unit": unit, "snr_min": FAINTEST_SNR}

@@ -128,19 +128,21 @@ def learn_trust(
     )
 
 
-def corrected(found: Motion, truth: Motion, known: Bool[np.ndarray, " patch"]) -> Motion:
-    """Motions less what a readout makes of them as a whole: a linear map of the shift.
-
-    known: patches whose truth may be used and that the readout was not fitted on. Where they don't
-    tell the map well, motions stay as they are.
-    """
-    if np.count_nonzero(known) < FEWEST_PATCHES:
-        return found
-    map_, *_ = np.linalg.lstsq(truth.shift[known], found.shift[known], rcond=None)
+def learn_stretch(found: Motion, truth: Motion) -> Float[np.ndarray, "2 2"]:
+    """What a readout makes of shifts as a whole: a linear map, from patches that it was not fitted
+    on. Where they don't tell the map well, none."""
+    if len(truth.turn) < FEWEST_PATCHES:
+        return np.eye(2)
+    map_, *_ = np.linalg.lstsq(truth.shift, found.shift, rcond=None)
     stretch = np.linalg.svd(map_, compute_uv=False)
-    if stretch.min() < 1 / MOST_GAIN or stretch.max() > MOST_GAIN:
-        return found
-    return Motion(found.shift @ np.linalg.inv(map_), found.turn / float(np.sqrt(stretch.prod())))
+    trusted = stretch.min() >= 1 / MOST_GAIN and stretch.max() <= MOST_GAIN
+    return map_ if trusted else np.eye(2)
+
+
+def unstretched(found: Motion, stretch: Float[np.ndarray, "2 2"]) -> Motion:
+    """Motions less what `learn_stretch` found."""
+    gain = float(np.sqrt(abs(np.linalg.det(stretch))))
+    return Motion(found.shift @ np.linalg.inv(stretch), found.turn / gain)
 
 
 def mean_motion(motions: Sequence[Motion]) -> Motion:

@@ -10,17 +10,16 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from jaisp.errors import UserError
-from jaisp.evaluate.scatter import r2, scatter
+from jaisp.evaluate.statistic import COLUMNS, Statistic
 from jaisp.files import atomic_write
 from jaisp.store.reader import Store
 
-Statistic = Literal["mean", "scatter", "r2"]
 NAME = "outcomes.npz"
 
 
@@ -29,8 +28,8 @@ class Entry:
     """One figure, source by source.
 
     identity: the columns that tell its row from others of the group, and `figure`, in most groups
-    the column that holds it. sources: names CELL/ROW/…, the patch first, unique. values: whose
-    mean, or whose `scatter` over both columns, is the figure; for `r2`, truth and prediction.
+    the column that holds it. sources: names CELL/ROW/…, the patch first, unique. values: of
+    which the figure is the statistic.
     """
 
     group: str
@@ -53,17 +52,6 @@ class Entry:
 def patches_of(sources: np.ndarray) -> np.ndarray:
     """The patch, CELL/ROW, of each name of a source."""
     return np.array(["/".join(str(name).split("/")[:2]) for name in sources], dtype=str)
-
-
-def figure_of(statistic: Statistic, values: Float[np.ndarray, "source column"]) -> float:
-    """The figure that some sources give."""
-    if not len(values):
-        return float("nan")
-    if statistic == "mean":
-        return float(values.mean())
-    if statistic == "scatter":
-        return scatter(values.ravel())
-    return r2(values[:, 0], values[:, 1])
 
 
 def sky_of(store: Store) -> str:
@@ -106,10 +94,10 @@ class Outcomes:
         """Keep what became of each source in one figure of one row.
 
         identity: plain texts and numbers, `figure` among them. source_ids: CELL/ROW/…, the same
-        for the same source in every run. values: [source] or [source, column]: their mean, or
-        median |value| / 0.6745 (`scatter`), is the figure; for `r2` two columns, truth and
-        prediction. Sources whose values are not finite are left out. Raises ValueError for names
-        that are not unique, an entry that is there already, or shapes that don't fit.
+        for the same source in every run. values: [source] or [source, column], of which the
+        figure is the statistic. Sources whose values are not finite are left out. Raises
+        ValueError for names that are not unique, an entry that is there already, or shapes that
+        don't fit.
         """
         values = np.asarray(values, np.float32)
         values = values[:, None] if values.ndim == 1 else values
@@ -119,7 +107,8 @@ class Outcomes:
             raise ValueError(f"{entry.key}: needs a figure and one of {get_args(Statistic)}")
         if entry.key in self._entries:
             raise ValueError(f"{entry.key}: added twice")
-        if values.shape[:1] != sources.shape or (statistic == "r2" and values.shape[1] != 2):
+        columns = COLUMNS.get(statistic, values.shape[1])
+        if values.shape != (len(sources), columns):
             raise ValueError(f"{entry.key}: {values.shape} values of {len(sources)} sources")
         if len(np.unique(sources)) < len(sources):
             raise ValueError(f"{entry.key}: a source is named twice")

@@ -10,15 +10,14 @@ from jaisp.evaluate.away import at_home, away_from_home, join_skies
 from jaisp.evaluate.bands import band_retrieval
 from jaisp.evaluate.bench import Bench
 from jaisp.evaluate.collapse import collapse
-from jaisp.evaluate.deblending import deblending
+from jaisp.evaluate.deblending import blends_of, deblending_rows, fit_scorers, pairs_seen
 from jaisp.evaluate.found import Found, found, skipped
 from jaisp.evaluate.known import SIMULATED, features_of, known_sky
 from jaisp.evaluate.means import mean_tokens
-from jaisp.evaluate.morphology import morphology
+from jaisp.evaluate.morphology import morphology_regressions, morphology_rows
 from jaisp.evaluate.photometry import (
     photometry,
-    photometry_answers,
-    photometry_figures,
+    photometry_regressions,
     photometry_rows,
     photometry_targets,
 )
@@ -35,13 +34,21 @@ from jaisp.evaluate.plots.retrieval import retrieval_plots
 from jaisp.evaluate.plots.transfer import transfer_plots
 from jaisp.evaluate.plots.withheld import withheld_plots
 from jaisp.evaluate.position import asked_of, fit_readouts, position_rows, seen_of
-from jaisp.evaluate.reconstruction import reconstruction
-from jaisp.evaluate.registration import registration
+from jaisp.evaluate.reconstruction import fit_decoders, reconstruction_rows
+from jaisp.evaluate.registration import registered
 from jaisp.evaluate.retrieval import retrieval
 from jaisp.evaluate.transfer import photometry_transfer, position_transfer
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld
+from jaisp.evaluate.withheld_deblending import deblending_figure
+from jaisp.evaluate.withheld_known import (
+    known_without,
+    morphology_figures,
+    photometry_figures,
+    reconstruction_figures,
+)
 from jaisp.evaluate.withheld_position import position_figures
+from jaisp.evaluate.withheld_registration import registration_figure
 
 NO_SECOND_FIELD = "no second field: one is made of simulated surveys alone"
 NO_SHAPES = "no truth: sizes and shapes are known of simulated sources alone"
@@ -61,7 +68,8 @@ def measure_retrieval(bench: Bench) -> Found:
     spread, spectra = collapse(sky, means, settings)
     figures = retrieval_figures(store, bench.train, sky, means, bench.every, settings)
     losses = withheld(figures, bench.bands, settings, bench.outcomes)
-    plots = [*retrieval_plots(rows, pairs), *collapse_plots(spectra), *withheld_plots(losses)]
+    plots = [*retrieval_plots(rows, pairs), *collapse_plots(spectra)]
+    plots += withheld_plots("retrieval", losses)
     groups = {"retrieval": rows, "collapse": spread, "withheld": losses}
     return found(groups, plots, "no survey has a band to spare")
 
@@ -99,37 +107,50 @@ def measure_position(bench: Bench) -> Found:
         asked = asked_of(second, seen_of(second, encoders, settings), settings)
         groups["transfer"] = position_transfer(fitted, at_home, asked, settings)
     plots = [*position_plots(rows), *transfer_plots(groups["transfer"])]
+    plots += withheld_plots("position", losses)
     others = {} if second is not None else {"transfer": NO_SECOND_FIELD}
     return found(groups, plots, "too few injected sources to fit a readout on", others)
 
 
 def measure_registration(bench: Bench) -> Found:
-    """Known shifts of one survey, recovered."""
-    sky = bench.known_sky("displaced")
+    """Known shifts of one survey, recovered, then without a band."""
+    names, sky = ("registration",), bench.known_sky("displaced")
     if bench.why_not is not None or sky is None:
-        return skipped(("registration",), bench.why_not or bench.why_no_sky)
-    rows = registration(bench.store, sky, bench.with_blank, bench.settings)
-    reason = "too few sources in both surveys to fit a readout on"
-    return found({"registration": rows}, registration_plots(rows), reason)
+        return skipped(names, bench.why_not or bench.why_no_sky)
+    rows, losses = [], []
+    for pair in registered(bench.store, sky, bench.with_blank, bench.settings):
+        rows += pair.rows
+        figure = registration_figure(pair, sky.store, bench.seeing)
+        losses += withheld([figure], bench.bands, bench.settings, bench.outcomes)
+    plots = [*registration_plots(rows), *withheld_plots("registration", losses)]
+    groups = {"registration": rows, "withheld": losses}
+    return found(groups, plots, "too few sources in both surveys to fit a readout on")
 
 
 def measure_deblending(bench: Bench) -> Found:
-    """One source or two."""
-    sky = bench.known_sky("pairs")
+    """One source or two, then without a band or a survey."""
+    names, sky = ("deblending",), bench.known_sky("pairs")
     if bench.why_not is not None or sky is None:
-        return skipped(("deblending",), bench.why_not or bench.why_no_sky)
-    rows = deblending(sky, bench.with_blank, bench.settings)
-    reason = "too few injected pairs to fit a probe on"
-    return found({"deblending": rows}, deblending_plots(rows), reason)
+        return skipped(names, bench.why_not or bench.why_no_sky)
+    settings = bench.settings
+    seen = pairs_seen(sky, bench.with_blank, settings)
+    blends = blends_of(sky, seen)
+    fitted = fit_scorers(blends, settings)
+    rows = deblending_rows(sky, blends, fitted, settings)
+    figure = deblending_figure(sky, seen, fitted, bench.seeing, settings)
+    losses = withheld([figure], bench.bands, settings, bench.outcomes)
+    plots = [*deblending_plots(rows), *withheld_plots("deblending", losses)]
+    groups = {"deblending": rows, "withheld": losses}
+    return found(groups, plots, "too few injected pairs to fit a probe on")
 
 
 def measure_truth(bench: Bench) -> Found:
     """Fluxes, shapes and images of sources with known truth, or with sep's apertures for it; then
-    without a survey, and fluxes on another field."""
+    without a band or a survey, and fluxes on another field."""
     names = ("photometry", "morphology", "reconstruction")
     if bench.why_not is not None or bench.results is None:
         return skipped(names, bench.why_not or "measured within a run alone")
-    settings, outcomes = bench.settings, bench.outcomes
+    settings = bench.settings
     known = known_sky(bench.store, settings, bench.results / "simulated" / "truth.ecsv")
     if known is None:
         return skipped(names, f"no source above S/N {settings.snr_min:g}")
@@ -140,21 +161,34 @@ def measure_truth(bench: Bench) -> Found:
     everything = features_of(joined, bench.with_blank, settings)
     known, seen = at_home(joined, everything)
     targets = list(photometry_targets(known))
-    answers = photometry_answers(known, seen, targets, settings)
-    rows = photometry_rows(known, targets, answers, settings, outcomes)
-    figures = photometry_figures(known, targets, answers)
-    shapes, images = morphology(known, seen, settings), reconstruction(known, seen, settings)
+    fluxes = photometry_regressions(known, seen, targets, settings)
+    shapes = morphology_regressions(known, seen, settings)
+    decoders = fit_decoders(known, seen, settings)
     groups = {
-        "photometry": rows,
-        "morphology": shapes,
-        "reconstruction": images,
-        "withheld": withheld(figures, bench.bands, settings, outcomes),
-        "transfer": [],
+        "photometry": photometry_rows(known, targets, fluxes, settings, bench.outcomes),
+        "morphology": morphology_rows(known, shapes, settings),
+        "reconstruction": reconstruction_rows(known, seen, decoders, settings),
     }
+    plots = [
+        *photometry_plots(groups["photometry"]),
+        *morphology_plots(groups["morphology"]),
+        *reconstruction_plots(groups["reconstruction"]),
+    ]
+    less = known_without(known, seen, bench.seeing, settings)
+    figures = {
+        "photometry": photometry_figures(less, targets, fluxes),
+        "morphology": morphology_figures(less, shapes),
+        "reconstruction": reconstruction_figures(less, decoders),
+    }
+    groups["withheld"] = []
+    for name, own in figures.items():
+        losses = withheld(own, bench.bands, settings, bench.outcomes)
+        groups["withheld"] += losses
+        plots += withheld_plots(name, losses)
+    groups["transfer"] = []
     if there is not None:
         away = photometry(*away_from_home(joined, everything), settings)
-        groups["transfer"] = photometry_transfer(rows, away, ("survey", "target"))
-    plots = [*photometry_plots(rows), *morphology_plots(shapes), *reconstruction_plots(images)]
+        groups["transfer"] = photometry_transfer(groups["photometry"], away, ("survey", "target"))
     others = {} if known.truth == SIMULATED else {"morphology": NO_SHAPES}
     others |= {} if there is not None else {"transfer": NO_SECOND_FIELD}
     return found(groups, plots, "too few sources to fit a probe on", others)

@@ -4,7 +4,7 @@ Of each survey's tokens, the fluxes of its own bands and of every other survey's
 docs/ruler.md defines every figure.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,25 +13,22 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import BOTH, SIMULATED, KnownSky, Seen
+from jaisp.evaluate.known import SIMULATED, KnownSky, Seen
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.regression import (
     CLASSICAL,
-    UNDERPOWERED,
-    Answers,
+    Regression,
     figures,
     regress,
     tested_sources,
 )
 from jaisp.evaluate.scatter import scatter, scatter_interval
 from jaisp.evaluate.stamps import Stamps
-from jaisp.evaluate.withheld import Bands, Figure, Measured
 
 FAINTEST_SNR, BRIGHTEST_SNR = 5.0, 100.0
 REDSHIFT_SNR = 10.0  # in quadrature over all bands
 OUTLIER = 0.15  # of |Δz| / (1 + z)
 MAG_IN_DEX = 2.5
-WITHHELD_CONTROLS = ("model", "random", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -54,35 +51,35 @@ UNITS = {"flux": "dex", "colour": "mag", "redshift": "Δz/(1+z)"}
 def photometry(known: KnownSky, seen: Seen, settings: EvaluateConfig) -> list[dict[str, Any]]:
     """Rows of the group `photometry`: each view of the tokens with every target."""
     targets = list(photometry_targets(known))
-    answers = photometry_answers(known, seen, targets, settings)
-    return photometry_rows(known, targets, answers, settings)
+    fitted = photometry_regressions(known, seen, targets, settings)
+    return photometry_rows(known, targets, fitted, settings)
 
 
-def photometry_answers(
+def photometry_regressions(
     known: KnownSky, seen: Seen, targets: Sequence[Target], settings: EvaluateConfig
-) -> dict[str, Answers]:
-    """By view of the tokens, what everyone answers for every source and target."""
+) -> dict[str, Regression]:
+    """By view of the tokens, regressions of all targets."""
     values = np.stack([target.values for target in targets], axis=1)
     apertures = {name: aperture_features(known, *shown) for name, shown in seen.shown.items()}
-    answers = {}
+    fitted = {}
     for view, names in seen.views.items():
         together = np.concatenate([apertures[name] for name in names], axis=1)
-        answers[view] = regress(known, seen, view, values, together, settings)
-    return answers
+        fitted[view] = regress(known, seen, view, values, together, settings)
+    return fitted
 
 
 def photometry_rows(
     known: KnownSky,
     targets: Sequence[Target],
-    answers: Mapping[str, Answers],
+    fitted: Mapping[str, Regression],
     settings: EvaluateConfig,
     outcomes: Outcomes | None = None,
 ) -> list[dict[str, Any]]:
     """A row a view and target, on test sky. outcomes: where every source's outcome is kept."""
     rows = []
-    for view, found in answers.items():
+    for view, found in fitted.items():
         for number, target in enumerate(targets):
-            own = {name: answer[:, number] for name, answer in found.items()}
+            own = {name: answer[:, number] for name, answer in found.answers.items()}
             row = _row(known, target, own, settings)
             if row is None:
                 continue
@@ -94,47 +91,6 @@ def photometry_rows(
                 identity = {**names, "figure": "r2"}
                 outcomes.add("photometry", identity, known.names[tested], both, "r2")
     return rows
-
-
-def photometry_figures(
-    known: KnownSky, targets: Sequence[Target], answers: Mapping[str, Answers]
-) -> list[Figure]:
-    """Scatter of each target read off the tokens of all surveys, that any of them can be taken
-    from."""
-    surveys = tuple(view for view in answers if view != BOTH)
-
-    def measure(number: int, target: Target) -> Callable[[Bands], Measured | None]:
-        def of(bands: Bands) -> Measured | None:
-            left = [survey for survey in surveys if survey in bands]
-            view = BOTH if len(left) == len(surveys) else left[0] if len(left) == 1 else None
-            # Tokens of fewer bands are not at hand; only whole surveys are taken away.
-            whole = all(bands[s] == known.sky.store.bands(s) for s in bands)
-            if view is None or view not in answers or not whole:
-                return None
-            found = {name: answer[:, number] for name, answer in answers[view].items()}
-            tested = tested_sources(known, target.values, found["model"])
-            if not tested.any():
-                return None
-            off = {
-                name: (answer - target.values)[tested, None]
-                for name, answer in found.items()
-                if name in WITHHELD_CONTROLS
-            }
-            return Measured(known.names[tested], off.pop("model"), off)
-
-        return of
-
-    return [
-        Figure(
-            f"photometry scatter {target.name}",
-            surveys,
-            measure(number, target),
-            "scatter",
-            whole=True,
-            enough=UNDERPOWERED,
-        )
-        for number, target in enumerate(targets)
-    ]
 
 
 def photometry_targets(known: KnownSky) -> Iterator[Target]:

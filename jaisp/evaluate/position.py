@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bootstrap import interval, sky_units
+from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import (
     SCALES,
     TOKENS,
@@ -26,6 +26,7 @@ from jaisp.evaluate.injected import (
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.readout import LINEAR, MLP, Form, Readout
 from jaisp.evaluate.scatter import scatter
+from jaisp.evaluate.statistic import drawn_interval
 from jaisp.evaluate.views import Encoder
 
 BOTH = "both"
@@ -284,9 +285,7 @@ def figures(
     """
     model = errors["model"]
     unit = np.unique(test.unit, return_inverse=True)[1]
-    low, high = interval(
-        lambda drawn: scatter(model[drawn].ravel()), unit, settings.resamples, settings.seed
-    )
+    low, high = drawn_interval("scatter", model, unit, settings.resamples, settings.seed)
     bound = float(np.median(test.bound))
     median, constant = scatter(model.ravel()), scatter(errors["constant"].ravel())
     figures: dict[str, Any] = {

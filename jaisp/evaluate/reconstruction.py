@@ -5,19 +5,27 @@ source's own token; beside it the first survey's own image, brought to the other
 docs/ruler.md defines every figure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32
 from sklearn.decomposition import PCA
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bootstrap import PERCENTILES
-from jaisp.evaluate.known import BOTH, KnownSky, Seen
-from jaisp.evaluate.regression import FEWEST_TEST, FEWEST_TRAIN, SHUFFLED, UNDERPOWERED, regress
+from jaisp.evaluate.known import KnownSky, Seen
+from jaisp.evaluate.regression import (
+    FEWEST_TEST,
+    FEWEST_TRAIN,
+    SHUFFLED,
+    UNDERPOWERED,
+    Regression,
+    regress,
+)
 from jaisp.evaluate.sources import FWHM_IN_SIGMA
 from jaisp.evaluate.stamps import Stamps
+from jaisp.evaluate.statistic import drawn_interval, figure_of, pearson_sums
 
 FAINTEST_SNR = 5.0  # in the band that is reconstructed
 IMAGE_COMPONENTS = 48  # of the target's images, which the decoder answers with
@@ -25,18 +33,73 @@ NARROWEST = 0.4  # pixels: σ of the kernel that brings a sharper image to a blu
 STEPS = 6
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """From one survey's tokens to another survey's images of the sources.
+
+    view: whose tokens. components: of the target's images. regression: to these components.
+    means: of each band's images on training sky. bright: sources whose image in a band is asked
+    about, the view's tokens seeing them.
+    """
+
+    view: str
+    target: Stamps
+    components: PCA
+    regression: Regression
+    means: Float[np.ndarray, "band y x"]
+    bright: Bool[np.ndarray, "source band"]
+
+    def decode(
+        self, answer: Float[np.ndarray, "source component"]
+    ) -> Float[np.ndarray, "source band y x"]:
+        """Images, less the mean one: who answers with that, knowing nothing, scores 0."""
+        flat = answer @ self.components.components_ + self.components.mean_
+        return flat.reshape(len(answer), *self.means.shape) - self.means
+
+
 def reconstruction(known: KnownSky, seen: Seen, settings: EvaluateConfig) -> list[dict[str, Any]]:
     """Rows of the group `reconstruction`: each survey's tokens with every other survey's bands."""
-    rows = []
-    for view in seen.views:
-        if view == BOTH:
-            continue
-        survey, bands = seen.shown[view]
-        for target, stamps in known.stamps.items():
-            if target != survey:
-                source = known.stamps[survey].part(np.ones(len(known), bool), bands)
-                rows += _rows(known, seen, view, source, stamps, settings)
-    return rows
+    decoders = fit_decoders(known, seen, settings)
+    return reconstruction_rows(known, seen, decoders, settings)
+
+
+def fit_decoders(known: KnownSky, seen: Seen, settings: EvaluateConfig) -> list[Decoder]:
+    """A decoder of each survey's tokens to every other survey's images: their leading components,
+    each answered by the better of a linear map and a perceptron."""
+    return [
+        _fit(known, seen, view, target, settings)
+        for view, (survey, _) in seen.shown.items()
+        for target in known.stamps.values()
+        if target.survey != survey
+    ]
+
+
+def _fit(
+    known: KnownSky, seen: Seen, view: str, target: Stamps, settings: EvaluateConfig
+) -> Decoder:
+    truth, train = images(target), ~known.is_test
+    flat = np.nan_to_num(truth).reshape(len(truth), -1)
+    count = min(IMAGE_COMPONENTS, int(train.sum()), flat.shape[1])
+    reduce = PCA(count, svd_solver="randomized", random_state=settings.seed).fit(flat[train])
+    regression = regress(known, seen, view, reduce.transform(flat), None, settings)
+    names = [f"snr_{target.survey}_{band}" for band in target.bands]
+    bright = np.stack([known.sky.column(name) >= FAINTEST_SNR for name in names], axis=1)
+    bright &= np.isfinite(truth).all(axis=(2, 3))
+    bright &= np.isfinite(regression.answers["model"]).all(axis=1, keepdims=True)
+    shown = np.where((bright & train[:, None])[..., None, None], truth, 0)
+    means = shown.sum(axis=0) / np.maximum(bright[train].sum(axis=0), 1)[:, None, None]
+    return Decoder(view, target, reduce, regression, means, bright)
+
+
+def reconstruction_rows(
+    known: KnownSky, seen: Seen, decoders: Sequence[Decoder], settings: EvaluateConfig
+) -> list[dict[str, Any]]:
+    """A row a decoder and band, on test sky."""
+    return [
+        row
+        for decoder in decoders
+        for row in _rows(known, decoder, seen.shown[decoder.view], settings)
+    ]
 
 
 def images(stamps: Stamps) -> Float32[np.ndarray, "source band y x"]:
@@ -48,52 +111,23 @@ def images(stamps: Stamps) -> Float32[np.ndarray, "source band y x"]:
 
 
 def _rows(
-    known: KnownSky,
-    seen: Seen,
-    view: str,
-    source: Stamps,
-    target: Stamps,
-    settings: EvaluateConfig,
-) -> list[dict[str, Any]]:
+    known: KnownSky, decoder: Decoder, shown: tuple[str, list[str]], settings: EvaluateConfig
+) -> Iterator[dict[str, Any]]:
+    survey, bands = shown
+    source, target = known.stamps[survey].part(np.ones(len(known), bool), bands), decoder.target
     truth = images(target)
-    decoded = _decoded(known, seen, view, truth, settings)
-    rows = []
+    decoded = {name: decoder.decode(own) for name, own in decoder.regression.answers.items()}
     for number, band in enumerate(target.bands):
-        asked = known.sky.column(f"snr_{target.survey}_{band}") >= FAINTEST_SNR
-        asked &= np.isfinite(truth[:, number]).all(axis=(1, 2))
-        asked &= np.isfinite(decoded["model"][:, number]).all(axis=(1, 2))
-        train, test = asked & ~known.is_test, asked & known.is_test
+        train, test = (decoder.bright[:, number] & own for own in (~known.is_test, known.is_test))
         if train.sum() < FEWEST_TRAIN or test.sum() < FEWEST_TEST:
             continue
         answers = {name: values[test, number] for name, values in decoded.items()}
-        answers["interpolation"] = _interpolated(source, target, number, truth, train, test)
-        # Whoever answers with the mean image, knowing nothing, scores 0.
-        mean = truth[train, number].mean(axis=0)
-        answers = {name: values - mean for name, values in answers.items()}
-        row = {"survey": view, "target": f"{target.survey}:{band}", "snr_min": FAINTEST_SNR}
-        rows.append(row | _figures(known, truth[test, number] - mean, answers, test, settings))
-    return rows
-
-
-def _decoded(
-    known: KnownSky,
-    seen: Seen,
-    view: str,
-    truth: Float32[np.ndarray, "source band y x"],
-    settings: EvaluateConfig,
-) -> dict[str, Float[np.ndarray, "source band y x"]]:
-    """Images as decoded from each encoder's tokens: of their leading components, each answered by
-    the better of a linear map and a perceptron."""
-    flat = np.nan_to_num(truth).reshape(len(truth), -1)
-    train = ~known.is_test
-    count = min(IMAGE_COMPONENTS, int(train.sum()), flat.shape[1])
-    reduce = PCA(count, svd_solver="randomized", random_state=settings.seed).fit(flat[train])
-    answers = regress(known, seen, view, reduce.transform(flat), None, settings)
-    # NaN stays NaN: no answer for a source that the view doesn't see.
-    return {
-        name: (found @ reduce.components_ + reduce.mean_).reshape(truth.shape)
-        for name, found in answers.items()
-    }
+        mean = decoder.means[number]
+        interpolated = _interpolated(source, target, number, truth, train, test)
+        answers["interpolation"] = interpolated - mean
+        row: dict[str, Any] = {"survey": decoder.view, "target": f"{target.survey}:{band}"}
+        row["snr_min"] = FAINTEST_SNR
+        yield row | _figures(known, truth[test, number] - mean, answers, test, settings)
 
 
 def _interpolated(
@@ -176,39 +210,11 @@ def _figures(
     units, unit = known.units
     drawn = np.unique(units[test], return_inverse=True)[1]
     row: dict[str, Any] = {"n": len(truth), "pixels": truth.size}
-    row["r"] = pearson(truth, answers["model"])
-    row["r_low"], row["r_high"] = _pearson_interval(truth, answers["model"], drawn, settings)
+    limits = settings.resamples, settings.seed
+    sums = {name: pearson_sums(truth, answer) for name, answer in answers.items()}
+    row["r"] = figure_of("pearson", sums["model"])
+    row["r_low"], row["r_high"] = drawn_interval("pearson", sums["model"], drawn, *limits)
     for name in ("random", "blank", SHUFFLED, "interpolation"):
-        row[f"{name}_r"] = pearson(truth, answers[name]) if name in answers else None
+        row[f"{name}_r"] = figure_of("pearson", sums[name]) if name in sums else None
     row |= {"truth": known.truth, "interval_unit": unit}
     return row | {"underpowered": len(truth) < UNDERPOWERED}
-
-
-def pearson(
-    truth: Float[np.ndarray, "source y x"], answer: Float[np.ndarray, "source y x"]
-) -> float:
-    """Correlation coefficient over all pixels; 0 for an answer that is constant."""
-    x, y = truth - truth.mean(dtype=float), answer - answer.mean(dtype=float)
-    power = float((x**2).sum()) * float((y**2).sum())
-    return float((x * y).sum() / np.sqrt(power)) if power > 0 else 0.0
-
-
-def _pearson_interval(
-    truth: Float[np.ndarray, "source y x"],
-    answer: Float[np.ndarray, "source y x"],
-    units: Int[np.ndarray, " source"],
-    settings: EvaluateConfig,
-) -> tuple[float, float]:
-    """95 % interval, units of sky drawn with replacement."""
-    n = int(units.max()) + 1
-    rng = np.random.default_rng(settings.seed)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=settings.resamples)
-    x, y = truth - truth.mean(dtype=float), answer - answer.mean(dtype=float)
-    count, sx, sy, sxx, syy, sxy = (
-        drawn @ np.bincount(units, values.sum(axis=(1, 2)), n)
-        for values in (np.ones(x.shape), x, y, x**2, y**2, x * y)
-    )
-    power = (sxx - sx**2 / count) * (syy - sy**2 / count)
-    r = (sxy - sx * sy / count) / np.sqrt(np.where(power > 0, power, np.inf))
-    low, high = np.percentile(r, PERCENTILES)
-    return float(low), float(high)

@@ -5,6 +5,7 @@ of test sky. No answer goes beyond what training sky showed.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.known import KnownSky, Seen
-from jaisp.evaluate.probe import fit_once
+from jaisp.evaluate.probe import BestProbe, fit_once
 from jaisp.evaluate.scatter import r2, r2_interval, scatter, scatter_interval
 
 UNDERPOWERED = 1000
@@ -23,6 +24,30 @@ BENDING = ("model", "random", CLASSICAL)  # whose probes may be perceptrons
 Answers = dict[str, Float[np.ndarray, "source target"]]
 
 
+@dataclass(frozen=True)
+class Regression:
+    """The regressions from one view of the tokens.
+
+    answers: by name, for every source. probes: by name, as fitted on training sky. low, high: of
+    each target on training sky, beyond which no answer goes; NaN where it has too few sources.
+    """
+
+    answers: Answers
+    probes: dict[str, BestProbe]
+    low: Float[np.ndarray, " target"]
+    high: Float[np.ndarray, " target"]
+
+    def read(
+        self, name: str, features: Float[np.ndarray, "source feature"]
+    ) -> Float[np.ndarray, "source target"]:
+        """What is answered from any features, by probes as they are; NaN where there are none."""
+        found = np.full((len(features), len(self.low)), np.nan)
+        met = np.isfinite(features).all(axis=1)
+        if name in self.probes and met.any():
+            found[met] = np.clip(self.probes[name].predict(features[met]), self.low, self.high)
+        return found
+
+
 def regress(
     known: KnownSky,
     seen: Seen,
@@ -30,8 +55,8 @@ def regress(
     targets: Float[np.ndarray, "source target"],
     classical: Float[np.ndarray, "source feature"] | None,
     settings: EvaluateConfig,
-) -> Answers:
-    """By name (each encoder, `shuffled` and `classical`) what is answered for every source.
+) -> Regression:
+    """What each encoder, `shuffled` and `classical` answer for every source.
 
     targets: NaN where a source has none, or isn't asked about. classical: the baseline's
     measurements; NaN where there are none. NaN is answered where the view doesn't see the source,
@@ -47,20 +72,20 @@ def regress(
     features[SHUFFLED] = _paired_wrongly(features["model"], met, known.is_test, settings.seed)
     if classical is not None:
         features[CLASSICAL] = _filled(classical, train)
-    answers = {}
-    for name, values in features.items():
-        answers[name] = np.full(targets.shape, np.nan)
-        if not asked.any():
-            continue
+    low = np.where(asked, np.fmin.reduce(truth[train], axis=0, initial=np.inf), np.nan)
+    high = np.where(asked, np.fmax.reduce(truth[train], axis=0, initial=-np.inf), np.nan)
+    probes = {}
+    for name, values in features.items() if asked.any() else ():
         kinds = ("linear", "mlp") if name in BENDING else ("linear",)
-        fitted = truth[train]
-        components = name != CLASSICAL
-        part = values[train], fitted, settings.seed, known.units[0][train], kinds, components
-        probe = fit_once(seen.probes, *part)
-        low, high = (edge(np.where(asked, fitted, 0), axis=0) for edge in (np.nanmin, np.nanmax))
-        answers[name][met] = np.clip(probe.predict(values[met]), low, high)
-        answers[name][:, ~asked] = np.nan
-    return answers
+        groups, components = known.units[0][train], name != CLASSICAL
+        part = values[train], truth[train], settings.seed, groups, kinds, components
+        probes[name] = fit_once(seen.probes, *part)
+    fitted = Regression({}, probes, low, high)
+    answers = {
+        name: fitted.read(name, np.where(met[:, None], values, np.nan))
+        for name, values in features.items()
+    }
+    return replace(fitted, answers=answers)
 
 
 def figures(

@@ -1,11 +1,11 @@
 """How well answers fit the truth: R² and robust scatter, with intervals from resampled sky."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaisp.evaluate.bootstrap import PERCENTILES
+from jaisp.evaluate.bootstrap import limits
+
+A_BLOCK = 2**20  # counts of sources in resamples, that are held at a time
 
 
 def r2(truth: Float[np.ndarray, " source"], predicted: Float[np.ndarray, " source"]) -> float:
@@ -26,17 +26,24 @@ def r2_interval(
         return np.nan, np.nan
     n = int(units.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return limits(drawn_r2(truth, predicted, units, drawn))
+
+
+def drawn_r2(
+    truth: Float[np.ndarray, " source"],
+    predicted: Float[np.ndarray, " source"],
+    units: Int[np.ndarray, " source"],
+    drawn: Int[np.ndarray, "resample unit"],
+) -> Float[np.ndarray, " resample"]:
+    """R² of each resample, NaN where it has none. drawn: how often each unit counts."""
+    n = drawn.shape[1]
     centred = truth - truth.mean()
     count, first, second, error = (
         drawn @ np.bincount(units, values, n)
         for values in (np.ones(len(truth)), centred, centred**2, (truth - predicted) ** 2)
     )
     total = second - first**2 / np.maximum(count, 1)
-    kept = total > 0
-    if not kept.any():
-        return np.nan, np.nan
-    low, high = np.percentile(1 - error[kept] / total[kept], PERCENTILES)
-    return float(low), float(high)
+    return np.where(total > 0, 1 - error / np.where(total > 0, total, 1), np.nan)
 
 
 def scatter(residual: Float[np.ndarray, " source"]) -> float:
@@ -55,20 +62,28 @@ def scatter_interval(
         return np.nan, np.nan
     n = int(units.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    order = np.argsort(np.abs(residual))
-    ranked = np.abs(residual)[order]
-    medians = [
-        ranked[np.searchsorted(c, (c[-1] + 1) // 2)] for c in _cumulated(drawn, units[order])
-    ]
-    low, high = np.percentile(np.array(medians) / 0.6745, PERCENTILES)
-    return float(low), float(high)
+    return limits(drawn_scatter(residual, units, drawn))
 
 
-def _cumulated(
-    drawn: Int[np.ndarray, "resample unit"], units: Int[np.ndarray, " source"]
-) -> Iterator[Int[np.ndarray, " source"]]:
-    """Of each resample, how many sources there are up to each; resamples of none are left out."""
-    for counts in drawn:
-        cumulated = np.cumsum(counts[units])
-        if cumulated[-1]:
-            yield cumulated
+def drawn_scatter(
+    residual: Float[np.ndarray, " source"],
+    units: Int[np.ndarray, " source"],
+    drawn: Int[np.ndarray, "resample unit"],
+) -> Float[np.ndarray, " resample"]:
+    """`scatter` of each resample, NaN where it has no source. drawn: how often each unit counts."""
+    return drawn_median(np.abs(residual), units, drawn) / 0.6745
+
+
+def drawn_median(
+    values: Float[np.ndarray, " source"],
+    units: Int[np.ndarray, " source"],
+    drawn: Int[np.ndarray, "resample unit"],
+) -> Float[np.ndarray, " resample"]:
+    """Lower median of each resample, NaN where it has no source."""
+    order = np.argsort(values)
+    ranked, own = np.append(values[order], np.nan), units[order]
+    blocks = np.array_split(drawn, 1 + len(drawn) * len(own) // A_BLOCK)
+    counted = (np.cumsum(block[:, own], axis=1, dtype=np.int32) for block in blocks)
+    # The first source at which half of the resample's are counted.
+    places = [(c < np.maximum((c[:, -1:] + 1) // 2, 1)).sum(axis=1) for c in counted]
+    return ranked[np.concatenate(places)]

@@ -44,6 +44,8 @@ def _is_headline(group: str, row: Row) -> bool:
         return not is_of_bands(row)
     if group in ("position", "transfer"):
         return row.get("readout", TOKENS) == TOKENS and row.get("snr", SNR) == SNR
+    if group == "withheld":
+        return row["withheld"] == row["survey"] or row["figure"].startswith("retrieval")
     return group != "deblending" or row["snr"] is None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bootstrap import PERCENTILES, resampled
+from jaisp.evaluate.bootstrap import limits
 from jaisp.evaluate.injected import InjectedSky
 from jaisp.evaluate.position import (
     UNDERPOWERED,
@@ -23,7 +23,8 @@ from jaisp.evaluate.position import (
     fit_readouts,
     seen_of,
 )
-from jaisp.evaluate.scatter import scatter
+from jaisp.evaluate.scatter import drawn_median, scatter
+from jaisp.evaluate.statistic import drawn_figures, draws
 from jaisp.evaluate.views import Encoder
 
 CONTROLS = ("random", "blank", "shuffled", "constant")
@@ -113,21 +114,19 @@ def _ratio(
     """Error over bound away by that at home; both skies are resampled, each for itself."""
 
     def over_bound(asked: Asked, errors: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
-        def statistic(drawn: np.ndarray) -> float:
-            return scatter(errors[drawn].ravel()) / float(np.median(asked.bound[drawn]))
-
         unit = np.unique(asked.unit, return_inverse=True)[1]
-        drawn = resampled(statistic, unit, settings.resamples, seed)
-        return statistic(np.arange(len(errors))), drawn
+        drawn = draws(unit, settings.resamples, seed)
+        bound = drawn_median(asked.bound, unit, drawn)
+        own = scatter(errors.ravel()) / float(np.median(asked.bound))
+        return own, drawn_figures("scatter", errors, unit, drawn) / bound
 
     (home, of_home), (away, of_away) = (
         over_bound(asked, errors, settings.seed + number)
         for number, (asked, errors) in enumerate([(near, near_errors), (far, far_errors)])
     )
     ratio: dict[str, float | None] = {"ratio": away / home, "ratio_low": None, "ratio_high": None}
-    if len(of_home) and len(of_away):
-        low, high = np.percentile(of_away / of_home, PERCENTILES)
-        ratio |= {"ratio_low": float(low), "ratio_high": float(high)}
+    if min(len(near.snr), len(far.snr)) > 1:
+        ratio["ratio_low"], ratio["ratio_high"] = limits(of_away / of_home)
     return ratio
 
 

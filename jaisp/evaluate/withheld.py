@@ -17,13 +17,13 @@ from jaisp.evaluate.bands import evenly
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.compare import paired_interval
 from jaisp.evaluate.means import Means, directed, mean_tokens
-from jaisp.evaluate.outcomes import Outcomes, Statistic, figure_of, patches_of
+from jaisp.evaluate.outcomes import Outcomes, patches_of
 from jaisp.evaluate.retrieval import UNDERPOWERED, WIDEST, Contest
+from jaisp.evaluate.statistic import Statistic, figure_of
 from jaisp.evaluate.views import EncodedSky, Encoder, Side, crop_of, encode_sky
+from jaisp.evaluate.withheld_bands import WITHHELD_PATCHES
 from jaisp.store.reader import Store
 
-# Every band of every survey is withheld once: each patch is encoded as many times.
-WITHHELD_PATCHES = 10
 MEAN_PATCHES = 4
 
 # The bands given of each survey; a survey that is taken away is absent.
@@ -55,6 +55,25 @@ class Figure:
     statistic: Statistic = "mean"
     whole: bool = False
     enough: int = UNDERPOWERED
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What of a survey is withheld: a band, or, where that is None, all of it."""
+
+    survey: str
+    band: str | None = None
+
+
+def missing_of(bands: Bands, everything: Bands) -> Missing | None:
+    """What is withheld; None where nothing is."""
+    for survey, own in everything.items():
+        if survey not in bands:
+            return Missing(survey)
+        for band in own:
+            if band not in bands[survey]:
+                return Missing(survey, band)
+    return None
 
 
 def withheld(

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
+from jaxtyping import Bool
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.injected import TOKENS, Features, InjectedSky, features, reference_tokens
+from jaisp.evaluate.injected import TOKENS, Features, InjectedSky, reference_tokens
 from jaisp.evaluate.position import (
     BOTH,
     UNDERPOWERED,
@@ -16,11 +18,10 @@ from jaisp.evaluate.position import (
     together_of,
 )
 from jaisp.evaluate.views import Encoder
-from jaisp.evaluate.withheld import Bands, Figure, Measured
+from jaisp.evaluate.withheld import Bands, Figure, Measured, Missing, missing_of
+from jaisp.evaluate.withheld_bands import LOOKING, Without, few_of, tokens_without
 
 CONTROLS = ("random", "shuffled", "constant")
-LOOKING = ("model", "random")
-NOWHERE = -1  # a token that is not asked for
 
 BySnr = dict[float, Measured]
 
@@ -34,36 +35,32 @@ def position_figures(
     """Error of the position read off the tokens of all surveys, a figure a S/N, in mas.
 
     seen: from `position.seen_of` that sky. Without a survey, readouts are fitted anew on the tokens
-    that are left; without a band, those that were fitted with everything are read unchanged.
+    that are left; without a band, those that were fitted with everything are read unchanged, on a
+    few test patches.
     """
     surveys = tuple(sorted(seen))
-    known: dict[tuple, BySnr] = {}
-    whole = _fitted(sky, seen, settings)
+    everything = {survey: sky.store.bands(survey) for survey in surveys}
+    whole, few = _fitted(sky, seen, settings), few_of(sky)
 
-    def measured(bands: Bands) -> BySnr:
-        left = tuple(survey for survey in surveys if survey in bands)
-        poorer = [s for s in left if bands[s] != sky.store.bands(s)]
-        if left == surveys and not poorer:
-            return {} if whole is None else _by_snr(*whole)
-        if not poorer:
-            fitted = _fitted(sky, {survey: seen[survey] for survey in left}, settings)
+    @cache
+    def without(survey: str) -> Without:
+        return _seen_without(sky, survey, few, encoders, settings)
+
+    @cache
+    def measured(missing: Missing | None) -> BySnr:
+        if missing is None or missing.band is None:
+            left = {s: own for s, own in seen.items() if missing is None or s != missing.survey}
+            fitted = whole if missing is None else _fitted(sky, left, settings)
             return {} if fitted is None else _by_snr(*fitted)
-        if whole is None or left != surveys or len(poorer) > 1:
+        if whole is None:
             return {}
-        (survey,) = poorer
-        less = _seen_with(sky, survey, bands[survey], encoders, settings)
-        together = together_of(sky, {**_looking(seen), survey: less}, settings)
+        less = _spread(without(missing.survey)[missing.band], few)
+        together = together_of(sky, {**_looking(seen), missing.survey: less}, settings)
         looking = {name: probe for name, probe in whole[1].probes.items() if name != "blank"}
         return {} if together is None else _by_snr(together, replace(whole[1], probes=looking))
 
     def measure(snr: float) -> Callable[[Bands], Measured | None]:
-        def of(bands: Bands) -> Measured | None:
-            key = tuple((survey, *bands[survey]) for survey in surveys if survey in bands)
-            if key not in known:
-                known[key] = measured(bands)
-            return known[key].get(snr)
-
-        return of
+        return lambda bands: measured(missing_of(bands, everything)).get(snr)
 
     levels = np.unique(sky.column("snr")[np.asarray(sky.sources["kind"]) == BOTH])
     return [
@@ -90,19 +87,26 @@ def _fitted(
     return None if fitted is None else (together, fitted)
 
 
-def _seen_with(
+def _seen_without(
     sky: InjectedSky,
     survey: str,
-    bands: list[str],
+    few: Bool[np.ndarray, " source"],
     encoders: Mapping[str, Encoder],
     settings: EvaluateConfig,
-) -> Features:
-    """What the encoders say of test sources when they are shown some bands; NaN of all others."""
+) -> Without:
+    """What the encoders say of a few test sources when they are not shown each of the bands."""
     tokens, _ = reference_tokens(sky, settings.seed)
-    is_test = np.asarray(sky.sources["split"]) == "test"
-    asked = np.where(is_test[:, None], tokens, NOWHERE)
-    looking = {name: encoders[name] for name in LOOKING}
-    return features(sky, survey, looking, asked, settings.edge_tokens, bands, (TOKENS,))
+    return tokens_without(sky.part(few), survey, encoders, tokens[few], settings.edge_tokens)
+
+
+def _spread(own: Mapping[str, np.ndarray], few: Bool[np.ndarray, " source"]) -> Features:
+    """The same as features of all sources; NaN of those that were not asked about."""
+    found: Features = {}
+    for name, values in own.items():
+        everyone = np.full((len(few), values.shape[1]), np.nan, np.float32)
+        everyone[few] = values
+        found[name] = {TOKENS: everyone}
+    return found
 
 
 def _looking(seen: Mapping[str, Features]) -> dict[str, Features]:

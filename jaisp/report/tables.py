@@ -91,7 +91,19 @@ FIGURES = {
     "morphology": ("morphology", "R² of sizes and ellipticities, beside moments"),
     "reconstruction": ("reconstruction", "Correlation with true pixels, beside interpolation"),
     "deblending": ("deblending", "One source or two: balanced accuracy, beside peak finding"),
-    "withheld": ("withheld", "What top-1 loses without each band"),
+    "withheld_retrieval": ("withheld", "What top-1 loses without each band"),
+    "withheld_position": ("withheld", "What positions lose without each band or survey, mas"),
+    "withheld_registration": ("withheld", "What a recovered shift loses without each band, mas"),
+    "withheld_photometry": (
+        "withheld",
+        "What fluxes, colours and redshifts lose without each band or survey; bold: sure",
+    ),
+    "withheld_morphology": ("withheld", "What sizes and ellipticities lose"),
+    "withheld_deblending": ("withheld", "What one source or two loses, in AUC"),
+    "withheld_reconstruction": (
+        "withheld",
+        "What Pearson's r of another survey's images loses without each band; bold: sure",
+    ),
     "spectrum": ("collapse", "Variance along the principal components of source tokens"),
     "alignment": ("alignment", "Offset of every source, target less query, and the median"),
 }
@@ -178,7 +190,8 @@ def _alike(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     gathered: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         of_bands = ":" in f"{row.get('query', '')}{row.get('target', '')}"
-        kind = frozenset(row), row.get("sky"), "query" in row and of_bands
+        figure = str(row.get("figure", "")).partition(" ")[0]
+        kind = frozenset(row), row.get("sky"), "query" in row and of_bands, figure
         gathered.setdefault(kind, []).append(row)
     return list(gathered.values())
 

@@ -6,8 +6,17 @@ from astropy.table import Table
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate import deblending as module
-from jaisp.evaluate.deblending import SEPARATIONS_ARCSEC, deblending
+from jaisp.evaluate import withheld_deblending
+from jaisp.evaluate.deblending import (
+    SEPARATIONS_ARCSEC,
+    blends_of,
+    deblending,
+    fit_scorers,
+    pairs_seen,
+)
 from jaisp.evaluate.injected import InjectedSky
+from jaisp.evaluate.withheld import withheld
+from jaisp.evaluate.withheld_deblending import deblending_figure
 from tests.evaluate.skies import TOKEN, Constant, Noise, Position, publish_sky, sky_config
 
 SETTINGS = EvaluateConfig(resamples=100, edge_tokens=2)
@@ -149,3 +158,56 @@ def test_a_token_away_nothing_is_seen(pairs, monkeypatch):
         if row["snr"] is None:
             assert row["auc"] == pytest.approx(0.5, abs=0.1)
             assert row["share_scatter"] > 0.8 * row["constant_share_scatter"]
+
+
+def losses(pairs, seen, without, monkeypatch):
+    """Rows of what is withheld, by its name; without: what is seen in place of `seen`, by band."""
+
+    def tokens_without(sky, survey, encoders, tokens, edge_tokens):
+        chosen = np.isin(pairs.column("x"), sky.column("x"))
+        bands = sky.store.bands(survey)
+        return {
+            band: {
+                name: values["tokens"][chosen]
+                for name, values in without.get(band, seen)[survey].items()
+                if name in withheld_deblending.LOOKING
+            }
+            for band in (bands if len(bands) > 1 else ())
+        }
+
+    monkeypatch.setattr(withheld_deblending, "tokens_without", tokens_without)
+    fitted = fit_scorers(blends_of(pairs, seen), SETTINGS)
+    bands = {survey: pairs.store.bands(survey) for survey in pairs.store.surveys}
+    figure = deblending_figure(pairs, seen, fitted, ENCODERS, SETTINGS)
+    return {row["withheld"]: row for row in withheld([figure], bands, SETTINGS)}
+
+
+def test_the_band_and_the_survey_that_tell_two_from_one_are_missed(pairs, monkeypatch):
+    plant(monkeypatch, only_separation)
+    seen = pairs_seen(pairs, ENCODERS, SETTINGS)
+    plant(monkeypatch, lambda sky, survey, rng: 0 * only_separation(sky, survey, rng))
+    nothing = pairs_seen(pairs, ENCODERS, SETTINGS)
+    # `wide` looks in i alone, at what the error of 3″ leaves of it.
+    rows = losses(pairs, seen, {"i": nothing}, monkeypatch)
+    assert set(rows) == {"sharp", "wide", "g", "i"}
+    assert rows["sharp"]["loss_low"] > 0.1
+    assert abs(rows["wide"]["loss"]) < 0.05
+    assert abs(rows["g"]["loss"]) < 0.005
+    assert abs(rows["i"]["loss"]) < 0.05
+    assert rows["g"]["n"] < rows["sharp"]["n"] == COUNT // 2
+    for row in rows.values():
+        assert row["figure"] == "deblending auc"
+        assert row["complete"] > 0.8
+        for control in ("random", "shuffled"):
+            assert row[f"{control}_complete"] == pytest.approx(0.5, abs=0.1)
+            assert abs(row[f"{control}_loss"]) < 0.1
+
+
+def test_without_the_band_that_shows_two_they_are_taken_for_one(pairs, monkeypatch):
+    swap = {"sharp": "wide", "wide": "sharp"}
+    plant(monkeypatch, lambda sky, survey, rng: only_separation(sky, swap[survey], rng))
+    seen = pairs_seen(pairs, ENCODERS, SETTINGS)
+    plant(monkeypatch, lambda sky, survey, rng: 0 * only_separation(sky, survey, rng))
+    rows = losses(pairs, seen, {"i": pairs_seen(pairs, ENCODERS, SETTINGS)}, monkeypatch)
+    assert rows["i"]["loss_low"] > 0.1
+    assert abs(rows["g"]["loss"]) < 0.005

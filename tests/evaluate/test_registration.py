@@ -7,9 +7,12 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.controls import Blank
 from jaisp.evaluate.displaced import Patches
 from jaisp.evaluate.motion import Motion, Moves
-from jaisp.evaluate.registration import Sighting, registration, registration_rows
+from jaisp.evaluate.registration import registered, registration, registration_rows
+from jaisp.evaluate.sighting import Sighting, fit_readers
+from jaisp.evaluate.withheld import withheld
+from jaisp.evaluate.withheld_registration import registration_figure
 from tests.evaluate.displaced_skies import SHIFTS, publish_displaced
-from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
+from tests.evaluate.skies import SURVEYS, Noise, OneBand, Oracle, publish_sky, sky_config
 
 SETTINGS = EvaluateConfig(resamples=100)
 TOKEN_MAS = 1600.0
@@ -55,7 +58,8 @@ def planted(patches, knows="offset", astray=0.0):
 
     own = tokens(offset + patches.motion["b"].at(patch, place))
     away = tokens(offset + patches.motion["a"].at(patch, place) + TILES_APART + [astray, 0])
-    pair = Sighting("a", "b", number, patch, place, snr, away, own, tokens(offset))
+    token = np.zeros((len(number), 2), int)
+    pair = Sighting("a", "b", number, patch, token, place, snr, away, own, tokens(offset))
     _, first = np.unique(number, return_index=True)
     moved = patches.motion["a"].at(patch, place) + TILES_APART + rng.normal(0, 10, place.shape)
     return pair, Moves(patch[first], place[first], moved[first], snr[first])
@@ -68,7 +72,8 @@ def sigma(snr):
 
 def rows_of(patches, pair, matched):
     phase = patches.motion["a"].shift + TILES_APART
-    return registration_rows(patches, pair, matched, phase, SETTINGS)
+    readers = fit_readers(patches, pair, SETTINGS)
+    return registration_rows(patches, pair, readers, matched, phase, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +151,26 @@ def test_images_in_shifts_out(displaced):
     assert pooled(rows, "error_mas") < 0.4
     for control in ("blank", "shuffled"):
         assert pooled(rows, f"{control}_mas") == pytest.approx(1, abs=0.15)
+
+
+def test_without_the_band_that_is_looked_at_no_shift_is_found(displaced):
+    home, away = displaced
+    encoders = {"model": OneBand("i"), "random": Noise()}
+    bands = {survey: bands for survey, (bands, _) in SURVEYS.items()}
+    rows = [
+        row
+        for pair in registered(home, away, encoders, SETTINGS)
+        for row in withheld([registration_figure(pair, away.store, encoders)], bands, SETTINGS)
+    ]
+    assert [(row["figure"], row["withheld"]) for row in rows] == [
+        ("registration error_mas wide>sharp", band) for band in ("g", "i")
+    ]
+    unseen, seen = rows
+    assert unseen["loss"] == pytest.approx(0, abs=1e-6 * unseen["complete"])
+    assert seen["loss_low"] > 0
+    for row in rows:
+        assert row["complete"] < 0.6 * row["constant_complete"]
+        assert row["constant_loss"] == 0
+        assert abs(row["random_loss"]) < 0.2 * row["constant_complete"]
+        assert row["n"] == 10
+        assert row["underpowered"]

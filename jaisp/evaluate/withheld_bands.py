@@ -1,0 +1,78 @@
+"""Encoders that are shown one band less, asked about the sources of a few test patches.
+
+A window of sky is read once for all bands that are withheld.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Shaped
+
+from jaisp.evaluate.bands import evenly
+from jaisp.evaluate.injected import TOKENS, InjectedSky, features
+from jaisp.evaluate.views import Encoder
+
+# Every band of every survey is withheld once: each patch is encoded as many times.
+WITHHELD_PATCHES = 10
+LOOKING = ("model", "random")
+
+# By the band that is withheld, and by encoder, 3 × 3 tokens around each source.
+Without = dict[str, dict[str, Float32[np.ndarray, "_ feature"]]]
+
+
+class WithoutBand:
+    """An encoder that isn't shown one of the bands."""
+
+    def __init__(self, encoder: Encoder, band: str) -> None:
+        self._encoder, self._band = encoder, band
+
+    def encode(self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]) -> Any:
+        """Tokens of all other bands."""
+        left = [number for number, band in enumerate(bands) if band != self._band]
+        planes = (values[:, left] for values in (flux, noise, mask))
+        return self._encoder.encode(*planes, survey=survey, bands=[bands[i] for i in left])
+
+
+def without_each(
+    encoders: Mapping[str, Encoder], bands: Sequence[str]
+) -> Iterator[tuple[str, str, Encoder]]:
+    """Band, name and encoder: those that look, each band withheld; of a single band nothing."""
+    for band in bands if len(bands) > 1 else ():
+        for name in LOOKING:
+            yield band, name, WithoutBand(encoders[name], band)
+
+
+def on_few_patches(
+    patches: Shaped[np.ndarray, " source"], is_test: Bool[np.ndarray, " source"]
+) -> Bool[np.ndarray, " source"]:
+    """Test sources of at most WITHHELD_PATCHES patches, drawn evenly; patches: each source's."""
+    names = np.unique(patches[is_test])
+    return is_test & np.isin(patches, names[evenly(len(names), WITHHELD_PATCHES)])
+
+
+def few_of(sky: InjectedSky) -> Bool[np.ndarray, " source"]:
+    """`on_few_patches` of a sky's sources."""
+    place = zip(sky.sources["cell"], sky.sources["row"], strict=True)
+    patches = np.array([f"{cell}/{row}" for cell, row in place], dtype=str)
+    return on_few_patches(patches, np.asarray(sky.sources["split"]).astype(str) == "test")
+
+
+def tokens_without(
+    sky: InjectedSky,
+    survey: str,
+    encoders: Mapping[str, Encoder],
+    tokens: Int[np.ndarray, "source 2"],
+    edge_tokens: int,
+) -> Without:
+    """What `model` and `random` say around each source's token without each of the bands; NaN
+    where it lies beyond the sky, nothing of a survey of one band."""
+    blind = list(without_each(encoders, sky.store.bands(survey)))
+    named = {f"{name} without {band}": encoder for band, name, encoder in blind}
+    seen = features(sky, survey, named, tokens, edge_tokens, readouts=(TOKENS,))
+    found: Without = {}
+    for band, name, _ in blind:
+        nothing = np.full((len(tokens), 1), np.nan, np.float32)
+        values = seen[f"{name} without {band}"].get(TOKENS, nothing)
+        found.setdefault(band, {})[name] = values
+    return found
