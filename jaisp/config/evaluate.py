@@ -9,6 +9,7 @@ PARTS = (
     "retrieval",
     "bands",
     "position",
+    "crowded",
     "registration",
     "deblending",
     "truth",

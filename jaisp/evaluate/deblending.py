@@ -114,7 +114,8 @@ def pairs_seen(
 ) -> dict[str, Features]:
     """What every survey's encoders say around each source."""
     tokens, edge = nearest_tokens(pairs), settings.edge_tokens
-    return {s: features(pairs, s, encoders, tokens, edge) for s in sorted(pairs.store.surveys)}
+    surveys = sorted(pairs.store.surveys)
+    return {s: features(pairs, s, encoders, tokens, edge, readouts=(TOKENS,)) for s in surveys}
 
 
 def blends_of(

@@ -33,7 +33,13 @@ from jaisp.evaluate.plots.registration import registration_plots
 from jaisp.evaluate.plots.retrieval import retrieval_plots
 from jaisp.evaluate.plots.transfer import transfer_plots
 from jaisp.evaluate.plots.withheld import withheld_plots
-from jaisp.evaluate.position import asked_of, fit_readouts, position_rows, seen_of
+from jaisp.evaluate.position import (
+    asked_of,
+    fit_readouts,
+    position,
+    position_rows,
+    seen_of,
+)
 from jaisp.evaluate.reconstruction import fit_decoders, reconstruction_rows
 from jaisp.evaluate.registration import registered
 from jaisp.evaluate.retrieval import retrieval
@@ -51,6 +57,7 @@ from jaisp.evaluate.withheld_position import position_figures
 from jaisp.evaluate.withheld_registration import registration_figure
 
 NO_SECOND_FIELD = "no second field: one is made of simulated surveys alone"
+TOO_FEW_INJECTED = "too few injected sources to fit a readout on"
 NO_SHAPES = "no truth: sizes and shapes are known of simulated sources alone"
 
 
@@ -84,8 +91,8 @@ def measure_bands(bench: Bench) -> Found:
 
 
 def measure_position(bench: Bench) -> Found:
-    """Positions of injected sources, on empty and on crowded sky, without a survey, and on another
-    field."""
+    """Positions of injected sources on empty sky, also without a survey or a band, and on the empty
+    sky of another field."""
     names = ("position", "transfer")
     home = bench.known_sky("empty")
     if bench.why_not is not None or home is None:
@@ -97,10 +104,6 @@ def measure_position(bench: Bench) -> Found:
     rows = position_rows(at_home, fitted, settings, outcomes)
     figures = position_figures(home, seen, encoders, settings)
     losses = withheld(figures, bench.bands, settings, outcomes)
-    crowded = bench.known_sky("crowded")
-    if crowded is not None:
-        asked = asked_of(crowded, seen_of(crowded, encoders, settings), settings)
-        rows += position_rows(asked, fit_readouts(asked, settings), settings, outcomes)
     groups = {"position": rows, "withheld": losses, "transfer": []}
     second = bench.known_sky("second_empty")
     if second is not None:
@@ -109,7 +112,16 @@ def measure_position(bench: Bench) -> Found:
     plots = [*position_plots(rows), *transfer_plots(groups["transfer"])]
     plots += withheld_plots("position", losses)
     others = {} if second is not None else {"transfer": NO_SECOND_FIELD}
-    return found(groups, plots, "too few injected sources to fit a readout on", others)
+    return found(groups, plots, TOO_FEW_INJECTED, others)
+
+
+def measure_crowded(bench: Bench) -> Found:
+    """Positions of sources that were injected among the field's own."""
+    sky = bench.known_sky("crowded")
+    if bench.why_not is not None or sky is None:
+        return skipped(("position",), bench.why_not or bench.why_no_sky)
+    rows = position(sky, bench.with_blank, bench.settings, bench.outcomes)
+    return found({"position": rows}, position_plots(rows), TOO_FEW_INJECTED)
 
 
 def measure_registration(bench: Bench) -> Found:
@@ -209,6 +221,7 @@ MEASURES: dict[str, Callable[[Bench], Found]] = {
     "retrieval": measure_retrieval,
     "bands": measure_bands,
     "position": measure_position,
+    "crowded": measure_crowded,
     "registration": measure_registration,
     "deblending": measure_deblending,
     "truth": measure_truth,
