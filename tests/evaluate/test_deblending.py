@@ -64,7 +64,7 @@ def known(pairs):
 def plant(monkeypatch, knows):
     """Features that are a projection of what `knows` makes of the separation and the share."""
 
-    def planted(sky, survey, encoders, tokens, edge_tokens):
+    def planted(sky, survey, encoders, tokens, edge_tokens, readouts):
         rng = np.random.default_rng(list(survey.encode()))
         known = knows(sky, survey, rng)
         seen = known @ np.random.default_rng(3).normal(size=(known.shape[1], 20))
