@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.embedding.mosaic import Mosaic, Planes
 from jaisp.evaluate.views import Encoder
+from jaisp.evaluate.windows import windows
 from jaisp.inject.names import copy_name
 from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
@@ -128,14 +129,15 @@ def features(
     ):
         mosaic = Mosaic(store, cell, survey)
         own &= ((tokens >= AROUND) & (tokens < np.array(mosaic.shape) - AROUND)).all(axis=1)
-        square = np.floor((place - _corner(store, cell)) / side)
-        for window in track(list(np.unique(square[own], axis=0)), f"encode {sky.name} {survey}"):
-            members = np.flatnonzero(own & (square == window).all(axis=1))
-            # The outermost of the 3 × 3 tokens have all of the margin, too.
-            margin = AROUND + edge_tokens
+        square = np.floor((place - _corner(store, cell)) / side).astype(int)
+        inside = np.flatnonzero(own)
+        # The outermost of the 3 × 3 tokens have all of the margin, too.
+        margin = AROUND + edge_tokens
+        together = windows(tokens[inside], square[inside], margin)
+        for members in track([inside[part] for part in together], f"encode {sky.name} {survey}"):
             corner = tokens[members].min(axis=0) - margin
-            length = int(np.ptp(tokens[members], axis=0).max()) + 1 + 2 * margin
-            planes = mosaic.read(int(corner[0]), int(corner[1]), length, length)
+            height, width = (np.ptp(tokens[members], axis=0) + 1 + 2 * margin).tolist()
+            planes = mosaic.read(int(corner[0]), int(corner[1]), height, width)
             shown = _View(planes, survey, mosaic.bands).of_bands(bands or mosaic.bands)
             for name, encoder in encoders.items():
                 stamps = _stamps(encoder, shown, tokens[members] - corner, readouts)

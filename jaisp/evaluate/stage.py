@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaisp.allocation import keep_freed_memory
 from jaisp.config import Config, stage_hash
 from jaisp.config.evaluate import PARTS, EvaluateConfig
 from jaisp.errors import UserError
@@ -35,6 +36,7 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
     """
     if part not in PARTS:
         raise UserError(f"--part: {part!r} is not one of {', '.join(PARTS)}")
+    keep_freed_memory()
     store = open_store(config.results / "patches.zarr")
     weights = _weights(config)
     encoders = _load(config, threads) if weights else None
