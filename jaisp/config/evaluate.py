@@ -40,6 +40,12 @@ class EvaluateConfig(Section):
     patches: int = Field(
         128, ge=1, description="Test patches measured at most, evenly over the sky."
     )
+    band_patches: int = Field(
+        12, ge=1, description="Test patches on which single bands meet, evenly drawn of those."
+    )
+    withheld_patches: int = Field(
+        10, ge=1, description="Test patches on which each band is withheld, evenly drawn."
+    )
     alignment_squares: int = Field(
         6, ge=1, description="Squares of patches, up to 130″ a side, on which bands are aligned."
     )

@@ -15,8 +15,6 @@ from jaisp.evaluate.sources import Catalogue
 from jaisp.evaluate.views import Encoder, encode_sky
 from jaisp.store.reader import Store
 
-# Ten bands are encoded twenty times: patches enough for some hundred sources.
-BAND_PATCHES = 12
 MEAN_PATCHES = 4
 
 
@@ -31,7 +29,7 @@ def band_retrieval(
 ) -> list[dict[str, Any]]:
     """Rows of the group `retrieval` for every ordered pair of bands, as `survey:band`.
 
-    test, train: numbers of the patches that are searched, of which BAND_PATCHES are taken evenly,
+    test, train: numbers of the patches that are searched, of which `band_patches` are taken evenly,
     and of those that tell the mean tokens; catalogues: of the test patches. A source counts above
     `snr_min` in both bands.
     """
@@ -40,7 +38,7 @@ def band_retrieval(
         for survey in store.surveys
         for band in store.bands(survey)
     }
-    drawn = evenly(len(test), BAND_PATCHES)
+    drawn = evenly(len(test), settings.band_patches)
     seeing = {name: encoders[name] for name in ("model", "random")}
     means = mean_tokens(store, train[evenly(len(train), MEAN_PATCHES)], seeing, settings, shown)
     by_band = [_by_band(catalogues[i], store) for i in drawn]

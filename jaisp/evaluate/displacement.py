@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float, Float32, Int
 
 from jaisp.evaluate.probe import fit_probe
@@ -41,18 +42,21 @@ def fit_displacement(
     unit: Int[np.ndarray, " source"],
     seed: int,
     constant: bool = True,
-) -> Predict:
+    strengths: Int[np.ndarray, " 2"] | None = None,
+) -> tuple[Predict, Int[np.ndarray, " 2"]]:
     """Fit displacements to tokens of the displaced survey and of the other, means subtracted.
 
     unit: the piece of sky of each source. constant: whether equal tokens may mean a displacement;
-    without, the linear form only knows what tokens differ by.
+    without, the linear form only knows what tokens differ by. strengths: of an earlier fit's ridge
+    regression, instead of choosing them; returned with what predicts.
     """
     describe = _linear(away, here, constant) if kind == LINEAR else _products(away, here)
     x, y = describe(away, here), moved
     if not constant:
         x, y, unit = np.concatenate([x, -x]), np.concatenate([y, -y]), np.tile(unit, 2)
-    probe = fit_probe("linear", x, y, seed, unit)
-    return lambda away, here: probe.predict(describe(away, here))
+    probe = fit_probe("linear", x, y, seed, unit, strengths=strengths)
+    assert probe.strengths is not None
+    return lambda away, here: probe.predict(describe(away, here)), probe.strengths
 
 
 def _linear(away: np.ndarray, here: np.ndarray, constant: bool) -> Predict:
@@ -93,5 +97,8 @@ def _directions(
     values: Float[np.ndarray, "source feature"], count: int
 ) -> Float[np.ndarray, "feature kept"]:
     """Those in which values are longest, about zero."""
-    _, vectors = np.linalg.eigh(values.T @ values)
-    return vectors[:, ::-1][:, :count]
+    values = values.astype(np.float32, copy=False)
+    width = values.shape[1]
+    last = max(0, width - count), width - 1
+    _, vectors = scipy.linalg.eigh(values.T @ values, subset_by_index=last, check_finite=False)
+    return vectors[:, ::-1]

@@ -132,7 +132,7 @@ def measure_registration(bench: Bench) -> Found:
     rows, losses = [], []
     for pair in registered(bench.store, sky, bench.with_blank, bench.settings):
         rows += pair.rows
-        figure = registration_figure(pair, sky.store, bench.seeing)
+        figure = registration_figure(pair, sky.store, bench.seeing, bench.settings)
         losses += withheld([figure], bench.bands, bench.settings, bench.outcomes)
     plots = [*registration_plots(rows), *withheld_plots("registration", losses)]
     groups = {"registration": rows, "withheld": losses}

@@ -80,7 +80,7 @@ def _fit(
     truth, train = images(target), ~known.is_test
     flat = np.nan_to_num(truth).reshape(len(truth), -1)
     count = min(IMAGE_COMPONENTS, int(train.sum()), flat.shape[1])
-    reduce = PrincipalComponents.fit(flat[train], count, 4, settings.seed)
+    reduce = PrincipalComponents.fit(flat[train], count, 7, settings.seed)
     regression = regress(known, seen, view, reduce.transform(flat), None, settings)
     names = [f"snr_{target.survey}_{band}" for band in target.bands]
     bright = np.stack([known.sky.column(name) >= FAINTEST_SNR for name in names], axis=1)

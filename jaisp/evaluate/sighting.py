@@ -189,7 +189,8 @@ def _fit(
     parts = [part == number for number in np.unique(part[train])]
     told: dict[Kind, tuple[list[Predict], np.ndarray, Trust]] = {}
     for kind in kinds:
-        found = []
+        found: list[Predict] = []
+        strengths = None  # what suits the first fit suits those of the other parts
         moved = np.zeros_like(truth)
         for out in parts:
             fit = train & ~out
@@ -201,7 +202,8 @@ def _fit(
                     np.concatenate([truth[fit], of_own[fit]]),
                     np.tile(pair.patch[fit], 2),
                 )
-            found.append(fit_displacement(kind, *seen, settings.seed))
+            predict, strengths = fit_displacement(kind, *seen, settings.seed, strengths=strengths)
+            found.append(predict)
             moved[out] = found[-1](away[out], here[out])
         moves, first = pair.moves(moved, train)
         told[kind] = found, moved, learn_trust(moves, truth[first])
@@ -238,7 +240,8 @@ def read_shared(
     seen = own[train], here[train], taught[train], pair.patch[train]
     told: list[tuple[float, Motion]] = []
     for kind in (LINEAR, PRODUCTS):
-        moved = fit_displacement(kind, *seen, settings.seed, constant=False)(away, here)
+        predict, _ = fit_displacement(kind, *seen, settings.seed, constant=False)
+        moved = predict(away, here)
         moves, first = pair.moves(moved, train)
         trust = learn_trust(moves, truth[first])
         trust = trust.with_offset(offset * np.median(trust.slope))

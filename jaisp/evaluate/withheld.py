@@ -21,7 +21,6 @@ from jaisp.evaluate.outcomes import Outcomes, patches_of
 from jaisp.evaluate.retrieval import UNDERPOWERED, WIDEST, Contest
 from jaisp.evaluate.statistic import Statistic, figure_of
 from jaisp.evaluate.views import EncodedSky, Encoder, Side, crop_of, encode_sky
-from jaisp.evaluate.withheld_bands import WITHHELD_PATCHES
 from jaisp.store.reader import Store
 
 MEAN_PATCHES = 4
@@ -145,7 +144,7 @@ def retrieval_figures(
 ) -> list[Figure]:
     """Top-1 among the sources of the field, of every ordered pair; the query's bands withheld.
 
-    sky: the test patches with everything shown, of which WITHHELD_PATCHES are taken evenly, as
+    sky: the test patches with everything shown, of which `withheld_patches` are taken evenly, as
     `encode_sky` made it with `model`, `random` and `pixels` among `encoders`; train: patches that
     tell the mean tokens.
     """
@@ -171,7 +170,7 @@ class _Asker:
         settings: EvaluateConfig,
     ) -> None:
         self.store, self.train, self.settings = store, train, settings
-        self.sky = _some_patches(sky, evenly(len(sky.patches), WITHHELD_PATCHES))
+        self.sky = _some_patches(sky, evenly(len(sky.patches), settings.withheld_patches))
         self.means = means
         self.encoders = {name: encoders[name] for name in ("model", "random", "pixels")}
 

@@ -13,8 +13,6 @@ from jaisp.evaluate.bands import evenly
 from jaisp.evaluate.injected import TOKENS, InjectedSky, features
 from jaisp.evaluate.views import Encoder
 
-# Every band of every survey is withheld once: each patch is encoded as many times.
-WITHHELD_PATCHES = 10
 LOOKING = ("model", "random")
 
 # By the band that is withheld, and by encoder, 3 × 3 tokens around each source.
@@ -44,18 +42,21 @@ def without_each(
 
 
 def on_few_patches(
-    patches: Shaped[np.ndarray, " source"], is_test: Bool[np.ndarray, " source"]
+    patches: Shaped[np.ndarray, " source"], is_test: Bool[np.ndarray, " source"], most: int
 ) -> Bool[np.ndarray, " source"]:
-    """Test sources of at most WITHHELD_PATCHES patches, drawn evenly; patches: each source's."""
+    """Test sources of at most `most` patches, drawn evenly; patches: each source's.
+
+    Every band of every survey is withheld once: each patch is encoded as many times.
+    """
     names = np.unique(patches[is_test])
-    return is_test & np.isin(patches, names[evenly(len(names), WITHHELD_PATCHES)])
+    return is_test & np.isin(patches, names[evenly(len(names), most)])
 
 
-def few_of(sky: InjectedSky) -> Bool[np.ndarray, " source"]:
+def few_of(sky: InjectedSky, most: int) -> Bool[np.ndarray, " source"]:
     """`on_few_patches` of a sky's sources."""
     place = zip(sky.sources["cell"], sky.sources["row"], strict=True)
     patches = np.array([f"{cell}/{row}" for cell, row in place], dtype=str)
-    return on_few_patches(patches, np.asarray(sky.sources["split"]).astype(str) == "test")
+    return on_few_patches(patches, np.asarray(sky.sources["split"]).astype(str) == "test", most)
 
 
 def tokens_without(

@@ -74,7 +74,7 @@ def _seen_without(
     settings: EvaluateConfig,
 ) -> dict[Missing, Blends]:
     """A few test sources as all surveys see them, without each of the bands."""
-    few = few_of(pairs)
+    few = few_of(pairs, settings.withheld_patches)
     sky, tokens, names = pairs.part(few), nearest_tokens(pairs)[few], names_of(pairs)[few]
     complete = {
         survey: {name: {TOKENS: own[name][TOKENS][few]} for name in LOOKING}

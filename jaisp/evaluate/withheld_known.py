@@ -64,7 +64,7 @@ def known_without(
 
     seen: every survey under its own name, with the reductions that are applied again.
     """
-    few = few_of(known.sky)
+    few = few_of(known.sky, settings.withheld_patches)
     part = seen.part(few)
     without = {}
     for survey in seen.shown:

@@ -40,7 +40,7 @@ def position_figures(
     """
     surveys = tuple(sorted(seen))
     everything = {survey: sky.store.bands(survey) for survey in surveys}
-    whole, few = _fitted(sky, seen, settings), few_of(sky)
+    whole, few = _fitted(sky, seen, settings), few_of(sky, settings.withheld_patches)
 
     @cache
     def without(survey: str) -> Without:

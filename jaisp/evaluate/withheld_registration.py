@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.displaced import tokens_around
 from jaisp.evaluate.registration import Registered
 from jaisp.evaluate.sighting import Sighting
@@ -17,7 +18,10 @@ READ = ("model", "random", "shuffled")
 
 
 def registration_figure(
-    found: Registered, displaced: Store, encoders: Mapping[str, Encoder]
+    found: Registered,
+    displaced: Store,
+    encoders: Mapping[str, Encoder],
+    settings: EvaluateConfig,
 ) -> Figure:
     """Error of shifts of all sizes, mas, on a few test patches; a value is a patch's.
 
@@ -26,7 +30,7 @@ def registration_figure(
     patches, survey = found.patches, found.pair.survey
     truth = patches.motion[survey].shift
     seen = np.isin(np.arange(len(patches)), found.pair.patch)
-    few = on_few_patches(np.arange(len(patches)), patches.is_test & seen)
+    few = on_few_patches(np.arange(len(patches)), patches.is_test & seen, settings.withheld_patches)
     names = np.array([displaced[int(number)].name for number in patches.away[few]], dtype=str)
     pair = found.pair.part(few[found.pair.patch])
     without = _tokens_without(found, pair, displaced, encoders)

@@ -95,12 +95,12 @@ class Oracle:
         self._shifted = shifted
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
-        tokens = grid_of(flux, survey)
-        snr = coarse_snr(flux, noise, np.isfinite(flux), tokens * 4).sum(axis=1)
+        tall, wide = grid_of(flux, survey)
+        snr = coarse_snr(flux, noise, np.isfinite(flux), wide * 4).sum(axis=1)
         # In the units of the survey's own noise a source has one S/N everywhere.
         image = np.pad(np.arcsinh(snr / np.sqrt(len(bands)) / 5), ((0, 0), (8, 8), (8, 8)))
         stamps = np.lib.stride_tricks.sliding_window_view(image, (20, 20), axis=(1, 2))
-        stamps = stamps[:, ::4, ::4].reshape(len(flux), tokens, tokens, 400)
+        stamps = stamps[:, ::4, ::4].reshape(len(flux), tall, wide, 400)
         if survey == self._shifted:
             stamps = np.roll(stamps, 1, axis=2)
         return np.einsum("dk,bijk->bdij", self._matrix, stamps).astype(np.float32)
@@ -124,17 +124,17 @@ class Constant:
     """The same token everywhere."""
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
-        tokens = grid_of(flux, survey)
+        tall, wide = grid_of(flux, survey)
         token = np.random.default_rng(3).normal(size=48).astype(np.float32)
-        return np.broadcast_to(token[None, :, None, None], (len(flux), 48, tokens, tokens))
+        return np.broadcast_to(token[None, :, None, None], (len(flux), 48, tall, wide))
 
 
 class Position:
     """A token for each place in the crop, whatever the sky."""
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
-        tokens = grid_of(flux, survey)
-        code = np.random.default_rng(4).normal(size=(32, tokens, tokens)).astype(np.float32)
+        tall, wide = grid_of(flux, survey)
+        code = np.random.default_rng(4).normal(size=(32, tall, wide)).astype(np.float32)
         return np.broadcast_to(code, (len(flux), *code.shape))
 
 
@@ -142,11 +142,13 @@ class SmoothPosition:
     """Where a token lies in the crop, in waves of many lengths: neighbours have like tokens."""
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
-        tokens = grid_of(flux, survey)
-        phase = np.arange(tokens)[:, None] * 2 * np.pi / np.array([160, 80, 40, 20, 10])
+        tall, wide = grid_of(flux, survey)
+        phase = np.arange(max(tall, wide))[:, None] * 2 * np.pi / np.array([160, 80, 40, 20, 10])
         waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
-        grid = np.broadcast_to(waves[:, None], (tokens, tokens, waves.shape[1]))
-        code = np.concatenate([grid, grid.transpose(1, 0, 2)], axis=2).transpose(2, 0, 1)
+        shape = tall, wide, waves.shape[1]
+        along = (waves[:tall, None], waves[:wide])
+        code = np.concatenate([np.broadcast_to(own, shape) for own in along], axis=2)
+        code = code.transpose(2, 0, 1)
         return np.broadcast_to(code.astype(np.float32), (len(flux), *code.shape))
 
 
@@ -157,10 +159,11 @@ class Noise:
         self._rng = np.random.default_rng(seed)
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
-        tokens = grid_of(flux, survey)
-        return self._rng.normal(size=(len(flux), 32, tokens, tokens)).astype(np.float32)
+        tall, wide = grid_of(flux, survey)
+        return self._rng.normal(size=(len(flux), 32, tall, wide)).astype(np.float32)
 
 
-def grid_of(flux: np.ndarray, survey: str) -> int:
-    """Tokens along the side of a view."""
-    return flux.shape[-1] // round(TOKEN / SURVEYS[survey][1])
+def grid_of(flux: np.ndarray, survey: str) -> tuple[int, int]:
+    """Rows and columns of tokens of a view."""
+    each = round(TOKEN / SURVEYS[survey][1])
+    return flux.shape[-2] // each, flux.shape[-1] // each

@@ -120,9 +120,9 @@ class Records:
     def encode(self, flux, noise, mask=None, *, survey, bands):
         self.shown.add((survey, tuple(bands)))
         assert flux.shape[1] == len(bands)
-        tokens = skies.grid_of(flux, survey)
-        each = flux.shape[-1] // tokens
-        cells = np.nan_to_num(flux).sum(axis=1).reshape(len(flux), tokens, each, tokens, each)
+        tall, wide = skies.grid_of(flux, survey)
+        each = flux.shape[-1] // wide
+        cells = np.nan_to_num(flux).sum(axis=1).reshape(len(flux), tall, each, wide, each)
         return cells.sum(axis=(2, 4))[:, None].astype(np.float32)
 
 

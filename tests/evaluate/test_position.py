@@ -130,12 +130,10 @@ class Light:
     """The flux in each sub-cell of a token."""
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
-        count = grid_of(flux, survey) * SUBCELLS
-        each = flux.shape[-1] // count
-        cells = np.nan_to_num(flux).sum(axis=1).reshape(len(flux), count, each, count, each)
-        tokens = cells.sum(axis=(2, 4)).reshape(
-            len(flux), count // SUBCELLS, SUBCELLS, count // SUBCELLS, SUBCELLS
-        )
+        tall, wide = grid_of(flux, survey)
+        each = flux.shape[-1] // (wide * SUBCELLS)
+        shape = len(flux), tall, SUBCELLS, each, wide, SUBCELLS, each
+        tokens = np.nan_to_num(flux).sum(axis=1).reshape(shape).sum(axis=(3, 6))
         moved = tokens.transpose(0, 2, 4, 1, 3)
         return moved.reshape(len(flux), SUBCELLS**2, *moved.shape[-2:]).astype(np.float32)
 

@@ -160,7 +160,9 @@ def test_without_the_band_that_is_looked_at_no_shift_is_found(displaced):
     rows = [
         row
         for pair in registered(home, away, encoders, SETTINGS)
-        for row in withheld([registration_figure(pair, away.store, encoders)], bands, SETTINGS)
+        for row in withheld(
+            [registration_figure(pair, away.store, encoders, SETTINGS)], bands, SETTINGS
+        )
     ]
     assert [(row["figure"], row["withheld"]) for row in rows] == [
         ("registration error_mas wide>sharp", band) for band in ("g", "i")
