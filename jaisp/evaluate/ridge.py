@@ -52,7 +52,7 @@ def _best(
     """Of each target, which penalty predicts it best on the parts left out: coarse, then fine."""
     parts = [part for part in np.unique(fold) if (fold != part).sum() >= 2]
     whole = _Ridge(x, y)
-    fitted = {part: whole.fit(fold != part) for part in parts}
+    fitted = [(whole.fit(fold != part), x[fold == part], y[fold == part]) for part in parts]
     errors = np.full((len(penalties), y.shape[1]), np.inf)
 
     def try_all(numbers: set[int]) -> Int[np.ndarray, " target"]:
@@ -60,9 +60,9 @@ def _best(
             if np.isfinite(errors[number]).all():
                 continue
             total = np.zeros(y.shape[1])
-            for part, ridge in fitted.items():
-                out, weights = fold == part, ridge.weights(penalties[number])
-                total += ((x[out] @ weights + ridge.intercept(weights) - y[out]) ** 2).sum(axis=0)
+            for ridge, x_out, y_out in fitted:
+                weights = ridge.weights(penalties[number])
+                total += ((x_out @ weights + ridge.intercept(weights) - y_out) ** 2).sum(axis=0)
             errors[number] = total
         return errors.argmin(axis=0)
 
@@ -126,8 +126,11 @@ class _Solver:
         """Weights of the features at one penalty on their squared sum."""
         gram = self._gram.copy(order="F")  # as LAPACK overwrites it
         gram[np.diag_indices_from(gram)] += penalty
-        factor = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-        solved = scipy.linalg.cho_solve(factor, self._right, check_finite=False)
+        _, solved, failed = scipy.linalg.lapack.dposv(gram, self._right, lower=1, overwrite_a=1)
+        if failed:
+            raise np.linalg.LinAlgError(
+                f"a ridge regression of penalty {penalty:g} has no solution"
+            )
         if not self._dual:
             return solved
         return self._x.T @ solved  # uncentred: what is solved for sums to zero
