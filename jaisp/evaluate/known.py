@@ -15,13 +15,13 @@ import sep
 from astropy.table import Table, vstack
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy.spatial import cKDTree
+from sklearn.decomposition import PCA
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bench import drawn
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import AROUND, TOKENS, InjectedSky, features
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
-from jaisp.evaluate.principal import PrincipalComponents
 from jaisp.evaluate.probe import BestProbe
 from jaisp.evaluate.sources import (
     FWHM_IN_SIGMA,
@@ -173,13 +173,13 @@ def features_of(
 
 @dataclass(frozen=True)
 class Reduction:
-    """Principal components as found on training sky; None of no source.
+    """Principal components as found on training sky (Halko et al. 2011); None of no source.
 
     Of features of unit variance; those of the source's own token count more.
     """
 
     deviation: Float32[np.ndarray, " feature"]
-    components: PrincipalComponents | None
+    components: PCA | None
 
     @classmethod
     def fit(
@@ -196,13 +196,14 @@ class Reduction:
         own = values[known]
         deviation = own.std(axis=0)
         scaled = cls(deviation, None)._scaled(own)
-        return cls(deviation, PrincipalComponents.fit(scaled, count, 2, seed))
+        reduce = PCA(count, svd_solver="randomized", iterated_power=2, random_state=seed)
+        return cls(deviation, reduce.fit(scaled))
 
     def apply(
         self, values: Float32[np.ndarray, "source feature"]
     ) -> Float32[np.ndarray, "source component"]:
         """NaN of sources without tokens."""
-        count = 1 if self.components is None else self.components.count
+        count = 1 if self.components is None else self.components.n_components_
         found = np.full((len(values), count), np.nan, np.float32)
         known = np.isfinite(values).all(axis=1)
         if self.components is not None and known.any():

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
-from torch import Tensor
-from torch.nn.functional import gelu
+from torch import Tensor, nn
 
 from jaisp.evaluate.folds import folds
 
@@ -17,7 +16,6 @@ SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 STEPS, EPOCHS = 400, 20  # at least so many steps, and so many times over the sources
 CHECKS, PATIENCE = 20, 7  # of the sources left out, and how many without a better answer
 LEARNING_RATE, WEIGHT_DECAY = 8e-3, 1e-2
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def fit_perceptrons(
@@ -28,7 +26,7 @@ def fit_perceptrons(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """One hidden layer, as it was when sources left out were predicted best."""
     out = left_out(len(x), seed, groups)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _Perceptrons(x.shape[1], y.shape[1])
         _train(network, torch.from_numpy(x).float(), torch.from_numpy(y).float(), out)
@@ -48,94 +46,55 @@ def left_out(
     return folds(count, round(1 / HELD_OUT), seed, groups) == 0
 
 
-class _Perceptrons:
-    """[member, source, feature] to [member, source, target]: each member its own weights.
-
-    weights, slopes: all of them one after another, and their slopes; `of_weights`, `of_slopes` are
-    the same numbers as matrices: into the hidden layer, its bias, out of it, and the shift.
-    """
+class _Perceptrons(nn.Module):
+    """[member, source, feature] to [member, source, target]: each member its own weights."""
 
     def __init__(self, features: int, targets: int) -> None:
-        shapes = (features, HIDDEN), (1, HIDDEN), (HIDDEN, targets), (1, targets)
-        sizes = [MEMBERS * rows * columns for rows, columns in shapes]
-        self.weights, self.slopes = torch.zeros(sum(sizes)), torch.zeros(sum(sizes))
-        self.of_weights, self.of_slopes = (
-            [
-                part.view(MEMBERS, *shape)
-                for part, shape in zip(own.split(sizes), shapes, strict=True)
-            ]
-            for own in (self.weights, self.slopes)
-        )
-        into, bias, out, _ = self.of_weights
-        into.uniform_(-(features**-0.5), features**-0.5)
-        bias.uniform_(-(features**-0.5), features**-0.5)
-        out.uniform_(-(HIDDEN**-0.5), HIDDEN**-0.5)
+        super().__init__()
+        self.into = nn.Parameter(torch.empty(MEMBERS, features, HIDDEN))
+        self.bias = nn.Parameter(torch.zeros(MEMBERS, 1, HIDDEN))
+        self.out = nn.Parameter(torch.empty(MEMBERS, HIDDEN, targets))
+        self.shift = nn.Parameter(torch.zeros(MEMBERS, 1, targets))
+        nn.init.uniform_(self.into, -(features**-0.5), features**-0.5)
+        nn.init.uniform_(self.bias, -(features**-0.5), features**-0.5)
+        nn.init.uniform_(self.out, -(HIDDEN**-0.5), HIDDEN**-0.5)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Targets of each member's sources."""
-        into, bias, out, shift = self.of_weights
-        return torch.baddbmm(shift, gelu(torch.baddbmm(bias, x, into)), out)
-
-    def learn(self, x: Tensor, y: Tensor) -> None:
-        """Set the slopes of the mean square error over the targets that are known.
-
-        Each member's as if it were alone. Written out: autograd takes as long again.
-        """
-        into, bias, out, shift = self.of_weights
-        to_into, to_bias, to_out, to_shift = self.of_slopes
-        before = torch.baddbmm(bias, x, into)
-        hidden = gelu(before)
-        known = torch.isfinite(y)
-        error = torch.where(known, torch.baddbmm(shift, hidden, out) - torch.nan_to_num(y), 0.0)
-        error *= 2 * MEMBERS / known.sum().clamp(min=1)
-        torch.bmm(hidden.transpose(1, 2), error, out=to_out)
-        torch.sum(error, dim=1, keepdim=True, out=to_shift)
-        bent = torch.ops.aten.gelu_backward(torch.bmm(error, out.transpose(1, 2)), before)
-        torch.bmm(x.transpose(1, 2), bent, out=to_into)
-        torch.sum(bent, dim=1, keepdim=True, out=to_bias)
-
-
-class _AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, ICLR): of numbers as few as
-    these, torch.optim takes longer to import than to use."""
-
-    def __init__(self, weights: Tensor) -> None:
-        self._weights, self._taken = weights, 0
-        self._mean, self._square = torch.zeros_like(weights), torch.zeros_like(weights)
-
-    def step(self, slopes: Tensor, rate: float) -> None:
-        """Change the weights along the slopes."""
-        self._taken += 1
-        first, second = BETAS
-        self._mean.lerp_(slopes, 1 - first)
-        self._square.mul_(second).addcmul_(slopes, slopes, value=1 - second)
-        spread = self._square.sqrt().div_((1 - second**self._taken) ** 0.5).add_(EPSILON)
-        self._weights.mul_(1 - rate * WEIGHT_DECAY)
-        self._weights.addcdiv_(self._mean, spread, value=-rate / (1 - first**self._taken))
+        hidden = nn.functional.gelu(torch.baddbmm(self.bias, x, self.into))
+        return torch.baddbmm(self.shift, hidden, self.out)
 
 
 def _train(network: _Perceptrons, x: Tensor, y: Tensor, out: Bool[np.ndarray, " source"]) -> None:
     """Let the learning rate fall along a cosine; keep the weights that predict `out` best."""
     others = torch.from_numpy(np.flatnonzero(out))
     fit = torch.from_numpy(np.flatnonzero(~out))
-    optimiser = _AdamW(network.weights)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
     # Few sources are shown in small batches, so that an epoch is some tens of steps.
     batch = int(np.clip(len(fit) // 20, SMALLEST_BATCH, LARGEST_BATCH))
     steps = max(STEPS, EPOCHS * len(fit) // batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     seen, answers = x[others].expand(MEMBERS, -1, -1), y[others]
-    best, since, kept = np.inf, 0, network.weights.clone()
+    best, since, kept = np.inf, 0, network.state_dict()
     for step in range(steps):
         drawn = fit[torch.randint(len(fit), (MEMBERS, batch))]
-        network.learn(x[drawn], y[drawn])
-        optimiser.step(network.slopes, LEARNING_RATE * (1 + np.cos(np.pi * step / steps)) / 2)
+        optimiser.zero_grad(set_to_none=True)
+        # The sum over members: each is trained as if it were alone.
+        (MEMBERS * _loss(network(x[drawn]), y[drawn])).backward()
+        optimiser.step()
+        schedule.step()
         if (step + 1) % (steps // CHECKS) == 0:
-            error = float(_loss(network(seen).mean(dim=0), answers))
+            with torch.no_grad():
+                error = float(_loss(network(seen).mean(dim=0), answers))
             since += 1
             if error < best:
-                best, since, kept = error, 0, network.weights.clone()
+                best, since = error, 0
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
             if since >= PATIENCE:
                 break
-    network.weights.copy_(kept)
+    network.load_state_dict(kept)
 
 
 def _loss(predicted: Tensor, truth: Tensor) -> Tensor:

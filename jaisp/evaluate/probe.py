@@ -98,7 +98,6 @@ class BestProbe:
         self, features: Float[np.ndarray, "source feature"]
     ) -> Float[np.ndarray, "source target"]:
         """Targets, in the unit that they were fitted in; NaN for those of no source."""
-        features = np.asarray(features, np.float64)
         straight = np.full((len(features), len(self.share)), np.nan)
         for own, probe in self.linear:
             straight[:, own] = probe.predict(features)

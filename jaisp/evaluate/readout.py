@@ -5,9 +5,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
+from sklearn.decomposition import PCA
 
 from jaisp.evaluate.folds import folds
-from jaisp.evaluate.principal import PrincipalComponents
 from jaisp.evaluate.probe import MOST_BENT, fit_probe
 from jaisp.evaluate.scatter import scatter
 
@@ -109,6 +109,7 @@ def _linear(
     return predict
 
 
-def components(features: np.ndarray, seed: int) -> PrincipalComponents:
-    """The features' leading principal components."""
-    return PrincipalComponents.fit(features, min(MOST_BENT, *features.shape), 3, seed)
+def components(features: np.ndarray, seed: int) -> PCA:
+    """The features' leading principal components (Halko et al. 2011)."""
+    count = min(MOST_BENT, *features.shape)
+    return PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed).fit(features)

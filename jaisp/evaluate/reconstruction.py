@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
+from sklearn.decomposition import PCA
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.known import KnownSky, Seen
-from jaisp.evaluate.principal import PrincipalComponents
 from jaisp.evaluate.regression import (
     FEWEST_TEST,
     FEWEST_TRAIN,
@@ -44,7 +44,7 @@ class Decoder:
 
     view: str
     target: Stamps
-    components: PrincipalComponents
+    components: PCA
     regression: Regression
     means: Float[np.ndarray, "band y x"]
     bright: Bool[np.ndarray, "source band"]
@@ -53,7 +53,7 @@ class Decoder:
         self, answer: Float[np.ndarray, "source component"]
     ) -> Float[np.ndarray, "source band y x"]:
         """Images, less the mean one: who answers with that, knowing nothing, scores 0."""
-        flat = answer @ self.components.directions + self.components.mean
+        flat = answer @ self.components.components_ + self.components.mean_
         return flat.reshape(len(answer), *self.means.shape) - self.means
 
 
@@ -80,7 +80,7 @@ def _fit(
     truth, train = images(target), ~known.is_test
     flat = np.nan_to_num(truth).reshape(len(truth), -1)
     count = min(IMAGE_COMPONENTS, int(train.sum()), flat.shape[1])
-    reduce = PrincipalComponents.fit(flat[train], count, 7, settings.seed)
+    reduce = PCA(count, svd_solver="randomized", random_state=settings.seed).fit(flat[train])
     regression = regress(known, seen, view, reduce.transform(flat), None, settings)
     names = [f"snr_{target.survey}_{band}" for band in target.bands]
     bright = np.stack([known.sky.column(name) >= FAINTEST_SNR for name in names], axis=1)

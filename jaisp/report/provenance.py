@@ -17,7 +17,7 @@ from jaisp.config import Config, stage_hash, stage_version
 
 PACKAGES = (
     "torch", "numpy", "scipy", "astropy", "zarr", "numba", "reproject", "sep", "galsim",
-    "safetensors", "pydantic", "snakemake", "matplotlib",
+    "scikit-learn", "safetensors", "pydantic", "snakemake", "matplotlib",
 )  # fmt: skip
 STAGES = ("simulate", "plan", "fetch", "warp", "publish", "train", "embed", "evaluate", "report")
 SECRET = re.compile(r"(token|password|passwd|secret|api_?key|credential|authorization)", re.I)
