@@ -13,6 +13,7 @@ from jaisp.errors import UserError
 from jaisp.model.inputs import network_inputs
 from jaisp.store.codes import MISSING
 from jaisp.train import checkpoint, loop, train
+from jaisp.train.optimiser import follow
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
 from tests.train.conftest import make_config
@@ -111,7 +112,7 @@ def test_the_average_teacher_copies_buffers(store):
     teacher = loop.new_model(store, SMALL, noise, 2)
     start = teacher.encoders["rubin"].stem.bank.clone()
     model.centre.fill_(3.0)
-    loop._average(teacher, model, 0.75)
+    follow(teacher, model, 0.75)
     assert torch.equal(teacher.centre, model.centre)
     expected = 0.75 * start + 0.25 * model.encoders["rubin"].stem.bank
     torch.testing.assert_close(teacher.encoders["rubin"].stem.bank, expected)
