@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,6 @@ from jaisp.errors import UserError
 from jaisp.files import remove_folder, write_text
 
 log = logging.getLogger(__name__)
-
-
-class Board(Protocol):
-    """The part of TensorBoard's writer that is used."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        """Add a point to a curve."""
-
-    def close(self) -> None:
-        """Write what has not been written."""
 
 
 class History:
@@ -94,12 +84,24 @@ class Pace:
         return found
 
 
-def open_board(folder: Path, done: int) -> Board:
-    """TensorBoard's writer on `folder`, for the steps after `done`; later points are hidden."""
-    writer = board_writer()
-    if not done:
-        remove_folder(folder)
-    return writer(str(folder), purge_step=done + 1)
+class Board:
+    """TensorBoard's curves of the steps after `done`; later points of an earlier try are hidden."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        writer = board_writer()
+        if not done:
+            remove_folder(folder)
+        self._writer = writer(str(folder), purge_step=done + 1)
+
+    def plot(self, line: dict[str, Any]) -> None:
+        """Add a history line's numbers to the curves of their names."""
+        for name, value in line.items():
+            if name != "step" and isinstance(value, int | float):
+                self._writer.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Write what has not been written."""
+        self._writer.close()
 
 
 def board_writer() -> Any:
@@ -112,13 +114,6 @@ def board_writer() -> Any:
             "pip install -c constraints.txt -e '.[tensorboard]', or set it to false"
         ) from None
     return SummaryWriter
-
-
-def plot_line(board: Board, line: dict[str, Any]) -> None:
-    """Add a history line's numbers to the curves of their names."""
-    for name, value in line.items():
-        if name != "step" and isinstance(value, int | float):
-            board.add_scalar(name, value, line["step"])
 
 
 def _means(entries: list[dict[str, float]]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
 from jaisp.train.card import model_card
 from jaisp.train.checkpoint import read_checkpoint, save_checkpoint
-from jaisp.train.history import Board, History, Pace, board_writer, open_board, plot_line
+from jaisp.train.history import Board, History, Pace, board_writer
 from jaisp.train.losses import find_terms, term_weights
 from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
 from jaisp.train.pairs import Pairs
@@ -138,7 +138,7 @@ class Run:
         settings = self.settings
         start = self._resume()
         if settings.tensorboard and self.results is not None and rank() == 0:
-            self._board = open_board(self.results / "tensorboard", start)
+            self._board = Board(self.results / "tensorboard", start)
         if settings.compile:
             self._compile()
         self._draws = self.pairs.draws(range(start + 1, settings.steps + 1))
@@ -213,7 +213,7 @@ class Run:
         if self.results is not None:
             self.history.write(self.results / "history.jsonl")
         if self._board is not None:
-            plot_line(self._board, line)
+            self._board.plot(line)
 
     def _validate(self) -> dict[str, Any]:
         pairs = [p for p in sorted(self.pairs.interest["surveys"]) if self.watched.shared(p)]

@@ -91,4 +91,4 @@ def draw_tokens(
     drawn = torch.searchsorted(edges, steps, right=True).clamp(max=len(chances) - 1)
     start = sum(len(part) for part in everywhere[: rank()])
     own = drawn[(drawn >= start) & (drawn < start + len(share))] - start
-    return own.to(share.device), torch.full((len(own),), 1 / most).to(share), most
+    return own.to(share.device), torch.full((len(own),), 1 / most).to(share), float(most)
