@@ -146,11 +146,16 @@ def inject(
 
 @app.command()
 def train(config: ConfigOption, threads: ThreadsOption = None, log_file: LogOption = None) -> None:
-    """Train the encoders."""
+    """Train the encoders.
+
+    On many GPUs: torchrun --nproc-per-node N --no-python jaisp train --config F
+    """
     run = _start(config, log_file, threads)
     from jaisp.train import train as stage
 
-    write_receipt(run, "train", "all", stage(run, threads=threads))
+    content = stage(run, threads=threads)
+    if _is_first():
+        write_receipt(run, "train", "all", content)
 
 
 @app.command()
@@ -278,15 +283,20 @@ def _start(path: Path, log_file: Path | None, threads: int | None = None) -> Con
 def _log(log_file: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    if log_file is not None:
+    if log_file is not None and _is_first():
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.handlers.clear()
     for handler in handlers:
         log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if _is_first() else logging.WARNING)
     log.propagate = False
+
+
+def _is_first() -> bool:
+    """Whether this is the process that writes and tells: of those that torchrun starts, one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _chosen(run: Config, survey: str | None) -> list[str]:

@@ -31,12 +31,24 @@ class VicregConfig(Section):
     covariance: float = Field(1.0, ge=0.0, description="Weight of the covariance term.")
 
 
+class SigregConfig(Section):
+    """SIGReg, for `objective: sigreg`; its one weight, and what its test is made on."""
+
+    weight: float = Field(
+        0.05, gt=0.0, lt=1.0, description="λ: the loss is (1 − λ) alignment + λ normality."
+    )
+    slices: int = Field(256, ge=1, description="Random directions that a step is tested along.")
+    tokens: int = Field(
+        1024, ge=2, description="Tokens that a step is tested on, drawn by their weights."
+    )
+
+
 class TrainConfig(Section):
     """The objective, the pairs it is taken over, and the optimiser."""
 
     seed: int = Field(1, ge=0, description="Seed of every random choice.")
     steps: int = Field(600, ge=1, description="Optimiser steps.")
-    batch: int = Field(6, ge=2, description="Patches that a step's statistics are taken over.")
+    batch: int = Field(6, ge=2, description="Patches of a step, of all processes together.")
     crop_tokens: int = Field(
         28, ge=2, description="Side of a view, in tokens; at most two less than a patch has."
     )
@@ -44,11 +56,12 @@ class TrainConfig(Section):
         5, ge=0, description="The crops of a pair lie up to this far apart, in tokens each way."
     )
     pairs: PairsConfig = PairsConfig()
-    objective: Literal["information", "vicreg"] = Field(
+    objective: Literal["information", "vicreg", "sigreg"] = Field(
         "information",
         description="Form of alignment, variance and covariance (docs/objective.md).",
     )
     vicreg: VicregConfig = VicregConfig()
+    sigreg: SigregConfig = SigregConfig()
     sampling: Literal["signal", "sources", "uniform"] = Field(
         "signal",
         description="Where crops go: to tokens of high S/N, of detected sources, or anywhere.",
@@ -66,11 +79,26 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.05, ge=0.0, description="Weight decay of AdamW.")
     warmup: float = Field(0.05, ge=0.0, le=1.0, description="Share of the steps to warm up in.")
     gradient_clip: float = Field(5.0, gt=0.0, description="Largest gradient norm.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of products and convolutions in the encoders; losses are always float32. "
+        "bfloat16 is for GPUs.",
+    )
+    compile: bool = Field(
+        False, description="Compile the encoders (torch.compile): minutes, then faster steps."
+    )
     record_every: int = Field(10, ge=1, description="Steps a line of history.jsonl.")
     validate_every: int = Field(100, ge=1, description="Steps from one validation to the next.")
     checkpoint_every: int = Field(100, ge=1, description="Steps from one checkpoint to the next.")
+    tensorboard: bool = Field(
+        False,
+        description="Also write the history for TensorBoard, to results/RUN/tensorboard; needs "
+        "the extra `tensorboard`.",
+    )
     memory_gib: float = Field(
-        1.5, ge=0.0, description="Training patches up to this size are kept in memory."
+        1.5,
+        ge=0.0,
+        description="Training patches up to this size are kept in memory, by every process.",
     )
     workers: int = Field(
         0,

@@ -1,11 +1,10 @@
 """Stage train: from a published store to a model folder."""
 
 import copy
-import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,19 @@ from jaisp.config import Config, stage_hash
 from jaisp.config.model import ModelConfig
 from jaisp.config.train import TrainConfig
 from jaisp.errors import UserError
-from jaisp.files import partial_dir, remove_folder, sha256, write_text
+from jaisp.files import partial_dir, remove_folder, sha256
 from jaisp.model import Architecture, Model, SurveyPixels, save_model
 from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
 from jaisp.train.card import model_card
 from jaisp.train.checkpoint import read_checkpoint, save_checkpoint
-from jaisp.train.objective import OBJECTIVES, Terms
+from jaisp.train.history import Board, History, Pace, board_writer
+from jaisp.train.losses import find_terms, term_weights
+from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
+from jaisp.train.precision import autocast, compile_encoders, eager
+from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, ranks, wait
 from jaisp.train.tokens import encode, pick
 from jaisp.train.views import Batch, Draw
 from jaisp.train.watch import retrieval, spread
@@ -38,11 +41,19 @@ def train(config: Config, threads: int | None = None) -> dict:
     """Train the run's encoders on the training patches of its published store.
 
     Writes results/RUN/model and results/RUN/history.jsonl; a killed run goes on from its last
-    checkpoint. `threads` is torch's on the CPU. Returns the receipt's content. Raises UserError
-    when there is nothing to train on, or when the loss is no longer finite.
+    checkpoint. Under torchrun, its processes train together, and the first of them writes.
+    `threads` is torch's on the CPU. Returns the receipt's content, the same in every process.
+    Raises UserError when there is nothing to train on, or when the loss is no longer finite.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    if config.train.tensorboard:
+        board_writer()
+    with all_ranks():
+        return _train(config)
+
+
+def _train(config: Config) -> dict:
     store = open_store(config.results / "patches.zarr")
     settings = config.train
     numbers = store.where("train")
@@ -57,15 +68,17 @@ def train(config: Config, threads: int | None = None) -> dict:
     model = new_model(store, config.model, noise, settings.seed)
     key = stage_hash(config, "train") + sha256(store.path / "zarr.json")
     run = Run(model, patches, watched, settings, partial_dir(config) / "train", key)
-    run.history_copy = config.results / "history.jsonl"
+    run.results = config.results
     run.go()
-    top1 = run.last("validation_top1")
-    save_model(model, config.results / "model", model_card(model, store, settings.steps, top1))
-    remove_folder(run.folder)
+    top1 = run.history.last("validation_top1")
+    if rank() == 0:
+        save_model(model, config.results / "model", model_card(model, store, settings.steps, top1))
+        remove_folder(run.folder)
+    wait()
     return {
         "steps": settings.steps,
         "patches": len(patches),
-        "pairs": dict(run.counts),
+        "pairs": dict(run.history.counts),
         "sha256": sha256(config.results / "model" / "model.safetensors"),
     }
 
@@ -112,15 +125,11 @@ class Run:
         self.model, self.settings, self.folder, self.key = model, settings, folder, key
         self.pairs, self.watched = Pairs(patches, settings), watched
         self.teacher = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
-        self.optimiser = torch.optim.AdamW(
-            _decayed_groups(model, settings.weight_decay),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.95),
-        )
-        self.history: list[dict[str, Any]] = []
-        self.history_copy: Path | None = None
-        self.counts: Counter[str] = Counter()
-        self._recent: list[dict[str, Any]] = []
+        self.trained: torch.nn.Module = model
+        self.optimiser = new_optimiser(self.trained, settings)
+        self.history = History()
+        self.results: Path | None = None
+        self._board: Board | None = None
         self._newest: tuple[Tensor, Tensor]
         self._draws: Iterator[Draw]
 
@@ -128,35 +137,48 @@ class Run:
         """Train to the last step, from the checkpoint if there is one, and fit the whitening."""
         settings = self.settings
         start = self._resume()
+        if settings.tensorboard and self.results is not None and rank() == 0:
+            self._board = Board(self.results / "tensorboard", start)
+        if settings.compile:
+            self._compile()
         self._draws = self.pairs.draws(range(start + 1, settings.steps + 1))
         self.model.train()
+        pace = Pace()
         for step in track(range(start + 1, settings.steps + 1), "train"):
             self._step(step)
+            pace.add(settings.batch)
             if step % settings.record_every == 0 or step == settings.steps:
-                self._record(step)
+                self._record(step, pace.since_last())
             if step % settings.checkpoint_every == 0 and step < settings.steps:
                 self._save(step)
+        if self._board is not None:
+            self._board.close()
         if self.teacher is not None:
             self.model.load_state_dict(self.teacher.state_dict())
         self.model.eval()
-        fit_whitening(self.model, self.pairs)
-
-    def last(self, name: str) -> Any:
-        """The newest value of a column of the history, or None."""
-        return next((line[name] for line in reversed(self.history) if name in line), None)
+        with eager() if settings.compile else nullcontext():
+            fit_whitening(self.model, self.pairs)
 
     def _step(self, step: int) -> None:
         settings = self.settings
         batch = self.pairs.show(next(self._draws), self.model.device)
-        rate = _learning_rate(settings, step)
+        rate = learning_rate(settings, step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        found, first = self._terms(batch)
-        loss = self._weighted(found)
+        first, second, targets = self._tokens(batch)
+        weight = batch.weight.to(first.device)
+        terms = find_terms(settings, step, first, second, weight, targets).named()
+        weights = term_weights(settings)
+        loss = torch.zeros((), device=first.device)
+        for name, term in terms.items():
+            loss = loss + weights[name] * term
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        average_gradients(self.trained.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), settings.gradient_clip)
+        told = _numbers({"loss": loss, "gradient_norm": norm, **terms})
+        overall = {name: told.pop(name) for name in ("loss", "gradient_norm")}
+        if not all(map(math.isfinite, overall.values())):
             names = ", ".join(self.pairs.patches.store[n].name for n in batch.patches)
             raise UserError(
                 f"train: step {step}: the loss is not finite ({batch.name}, patches {names}); "
@@ -164,70 +186,40 @@ class Run:
             )
         self.optimiser.step()
         if self.teacher is not None:
-            _average(self.teacher, self.model, settings.ema)
-        self.counts[batch.name] += 1
-        self._recent.append(
-            {
-                "name": batch.name,
-                "loss": loss.item(),
-                "alignment": found.alignment.item(),
-                "variance": found.variance.item(),
-                "covariance": found.covariance.item(),
-                "gradient_norm": norm.item(),
-            }
-        )
-        self._newest = (first, batch.weight.to(first.device))
+            follow(self.teacher, self.model, settings.ema)
+        self.history.note(batch.name, {"loss": overall["loss"], **told}, overall)
+        self._newest = (first.detach(), weight)
 
-    def _terms(self, batch: Batch) -> tuple[Terms, Tensor]:
-        """The objective's terms of a batch, and the tokens of its first side."""
+    def _tokens(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor] | None]:
+        """Matching tokens of both sides of a batch, and the teacher's."""
         sides = ((batch.first, batch.first_place), (batch.second, batch.second_place))
-        first, second = (pick(encode(self.model, views), place) for views, place in sides)
-        targets = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                targets = [pick(encode(self.teacher, views), place) for views, place in sides]
-        objective = OBJECTIVES[self.settings.objective]
-        found = objective(first, second, batch.weight.to(first.device), targets)
-        return found, first.detach()
+        with autocast(self.settings, self.model.device):
+            first, second = (pick(encode(self.model, views), place) for views, place in sides)
+            targets = None
+            if self.teacher is not None:
+                with torch.no_grad():
+                    targets = [pick(encode(self.teacher, views), place) for views, place in sides]
+        return first, second, targets
 
-    def _weighted(self, found: Terms) -> Tensor:
-        if self.settings.objective == "information":
-            return found.alignment + found.variance + found.covariance
-        weights = self.settings.vicreg
-        return (
-            weights.alignment * found.alignment
-            + weights.variance * found.variance
-            + weights.covariance * found.covariance
-        )
-
-    def _record(self, step: int) -> None:
+    def _record(self, step: int, patches_a_second: float) -> None:
         """Add a line to the history: means since the last line, by kind of pair."""
-        recent, self._recent = self._recent, []
-        line: dict[str, Any] = {
-            "step": step,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
-            "loss": _mean(recent, "loss"),
-            "gradient_norm": _mean(recent, "gradient_norm"),
-            "pairs": dict(sorted(self.counts.items())),
-            **spread(*self._newest),
-        }
-        across = [entry for entry in recent if entry["name"].startswith("surveys:")]
-        within = [entry for entry in recent if not entry["name"].startswith("surveys:")]
-        for name, entries in (("across", across), ("within", within)):
-            for term in ("alignment", "variance", "covariance"):
-                if entries:
-                    line[f"{name}_{term}"] = _mean(entries, term)
+        more = {"learning_rate": self.optimiser.param_groups[0]["lr"], **spread(*self._newest)}
         if step % self.settings.validate_every == 0 or step == self.settings.steps:
-            line |= self._validate()
-        self.history.append(line)
-        log.info("step %d: loss %.3f", step, line["loss"])
-        if self.history_copy is not None:
-            write_text(self.history_copy, "".join(json.dumps(h) + "\n" for h in self.history))
+            more |= self._validate()
+        line = self.history.close_line(step, more)
+        if rank() > 0:
+            return
+        log.info("step %d: loss %.3f, %.1f patches/s", step, line["loss"], patches_a_second)
+        if self.results is not None:
+            self.history.write(self.results / "history.jsonl")
+        if self._board is not None:
+            self._board.plot(line)
 
     def _validate(self) -> dict[str, Any]:
         pairs = [p for p in sorted(self.pairs.interest["surveys"]) if self.watched.shared(p)]
         self.model.eval()
-        found = [retrieval(self.model, self.watched, pair) for pair in pairs]
+        with eager() if self.settings.compile else nullcontext():
+            found = [retrieval(self.model, self.watched, pair) for pair in pairs]
         self.model.train()
         scored = [(top1, n) for top1, n in found if n > 1]
         if not scored:
@@ -237,60 +229,45 @@ class Run:
             "validation_tokens": sum(n for _, n in scored),
         }
 
+    def _compile(self) -> None:
+        part = self.pairs.part
+        for model in (self.model, self.teacher):
+            if model is not None:
+                compile_encoders(model, self.settings, part.stop - part.start, self.pairs.crop)
+
     def _save(self, step: int) -> None:
+        if rank() > 0:
+            return
         state = {
             "step": step,
             "model": self.model.state_dict(),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "history": self.history,
-            "counts": dict(self.counts),
-            "recent": self._recent,
+            **self.history.state(),
         }
         save_checkpoint(self.folder / "checkpoint.pt", self.key, state)
 
     def _resume(self) -> int:
         """Take up the checkpoint; returns the steps already made."""
         state = read_checkpoint(self.folder / "checkpoint.pt", self.key)
+        done = 0 if state is None else state["step"]
+        if len({int(step) for step in gathered(torch.tensor([done]))}) > 1:
+            raise UserError(
+                f"{self.folder}: not all {ranks()} processes find the same checkpoint there; "
+                "results must lie on a file system that all of them share"
+            )
         if state is None:
             return 0
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        take_up(self.optimiser, state["optimiser"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
-        self.history, self.counts = state["history"], Counter(state["counts"])
-        self._recent = state["recent"]
-        log.info("going on after step %d", state["step"])
-        return state["step"]
+        self.history.take_up(state)
+        log.info("going on after step %d", done)
+        return done
 
 
-def _learning_rate(settings: TrainConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
-    warm = settings.warmup * settings.steps
-    if step <= warm:
-        return settings.learning_rate * step / max(warm, 1)
-    done = (step - warm) / max(settings.steps - warm, 1)
-    return settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
-
-
-def _decayed_groups(model: Model, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels only."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-
-
-@torch.no_grad()
-def _average(teacher: Model, model: Model, momentum: float) -> None:
-    """Move the teacher's parameters towards the model's; buffers are copied."""
-    for average, value in zip(teacher.parameters(), model.parameters(), strict=True):
-        average.lerp_(value, 1 - momentum)
-    for kept, new in zip(teacher.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
-
-
-def _mean(entries: list[dict[str, Any]], name: str) -> float:
-    return float(np.mean([entry[name] for entry in entries]))
+def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars from the device, all in one message: each waits for the whole step."""
+    numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))

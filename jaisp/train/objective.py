@@ -1,15 +1,18 @@
 """Alignment, variance and covariance of weighted pairs of tokens, in two forms.
 
-docs/objective.md has the formulas, their sources and why `information` is the default.
+docs/objective.md has the formulas, their sources and why `information` is the default. Tokens are
+those of all ranks: one process, and many with a part of them each, find the same (`summed`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import relu
+
+from jaisp.train.ranks import summed
 
 EPSILON = 1e-4  # VICReg's, under the square root
 FLOOR = 0.03  # variance below which a direction tells nothing, of the mean variance
@@ -20,11 +23,18 @@ Tokens = Float[Tensor, "token dimension"]
 
 @dataclass(frozen=True)
 class Terms:
-    """The three terms before weighting, each a scalar."""
+    """An objective's terms before weighting, each a scalar: alignment, and variance and covariance
+    or, in their place, `normality`."""
 
     alignment: Tensor
-    variance: Tensor
-    covariance: Tensor
+    variance: Tensor | None = None
+    covariance: Tensor | None = None
+    normality: Tensor | None = None
+
+    def named(self) -> dict[str, Tensor]:
+        """The terms that this objective has, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: term for name, term in found.items() if term is not None}
 
 
 def information(
@@ -49,21 +59,21 @@ def information(
     first and second are aligned with instead of with each other, a teacher's: of (first, second).
     """
     first, second, weight = first.float(), second.float(), weight.float()
-    share = weight / weight.sum()
-    spread = (covariance_matrix(first, share) + covariance_matrix(second, share)) / 2
+    share = shares(weight)
+    own, other = covariance_matrices((first, second), share)
+    spread = (own + other) / 2
     scale = spread.diagonal().mean()
     floor = FLOOR * torch.eye(len(spread), device=spread.device)
     level = spread / scale + floor
-    apart = [
-        torch.logdet(_mean_square(x - y, share) / (2 * scale) + floor)
-        for x, y in _aligned(first, second, targets)
-    ]
-    own = level.diagonal().log().sum()
+    pairs = aligned(first, second, targets)
+    squares = summed(*(_mean_square(x - y, share) for x, y in pairs))
+    apart = [torch.logdet(square / (2 * scale) + floor) for square in squares]
+    single = level.diagonal().log().sum()
     dimensions = len(spread)
     return Terms(
         alignment=torch.stack(apart).mean() / dimensions,
-        variance=-own / dimensions + HOLD * scale.log().square(),
-        covariance=(own - torch.logdet(level)) / dimensions,
+        variance=-single / dimensions + HOLD * scale.log().square(),
+        covariance=(single - torch.logdet(level)) / dimensions,
     )
 
 
@@ -82,23 +92,41 @@ def vicreg(
     Weights are first scaled to a sum of one. `targets` as for `information`.
     """
     first, second, weight = first.float(), second.float(), weight.float()
-    share = weight / weight.sum()
-    spreads = [covariance_matrix(x, share) for x in (first, second)]
-    apart = [(share @ (x - y).square()).mean() for x, y in _aligned(first, second, targets)]
+    share = shares(weight)
+    spreads = covariance_matrices((first, second), share)
+    pairs = aligned(first, second, targets)
+    apart = [square.mean() for square in summed(*(share @ (x - y).square() for x, y in pairs))]
     variance = [relu(1 - (c.diagonal() + EPSILON).sqrt()).mean() for c in spreads]
     covariance = [(c.square().sum() - c.diagonal().square().sum()) / len(c) for c in spreads]
     return Terms(*(torch.stack(term).mean() for term in (apart, variance, covariance)))
 
 
+def shares(weight: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+    """Weights that sum to one over all ranks."""
+    (total,) = summed(weight.sum())
+    return weight / total
+
+
+def covariance_matrices(
+    views: Sequence[Float[Tensor, "token dimension"]], share: Float[Tensor, " token"]
+) -> list[Float[Tensor, "dimension dimension"]]:
+    """Unbiased weighted covariance of each view over all ranks; `share` are weights that sum to
+    one over all of them.
+
+    Σ w (x − x̄)(x − x̄)ᵀ / (1 − Σ w²): 1 / (N − 1) when weights are equal. Means first, then
+    squares about them: Σ w x xᵀ − x̄ x̄ᵀ would lose digits where the mean is large.
+    """
+    *means, squares = summed(*(share @ tokens for tokens in views), share.square().sum())
+    centred = [tokens - mean for tokens, mean in zip(views, means, strict=True)]
+    found = summed(*((tokens * share[:, None]).T @ tokens for tokens in centred))
+    return [square / (1 - squares) for square in found]
+
+
 def covariance_matrix(
     tokens: Float[Tensor, "token dimension"], share: Float[Tensor, " token"]
 ) -> Float[Tensor, "dimension dimension"]:
-    """Unbiased weighted covariance; `share` are weights that sum to one.
-
-    Σ w (x − x̄)(x − x̄)ᵀ / (1 − Σ w²): 1 / (N − 1) when weights are equal.
-    """
-    centred = tokens - share @ tokens
-    return (centred * share[:, None]).T @ centred / (1 - share.square().sum())
+    """`covariance_matrices` of one view."""
+    return covariance_matrices([tokens], share)[0]
 
 
 def _mean_square(tokens: Tensor, share: Tensor) -> Tensor:
@@ -106,13 +134,11 @@ def _mean_square(tokens: Tensor, share: Tensor) -> Tensor:
     return (tokens * share[:, None]).T @ tokens
 
 
-def _aligned(
+def aligned(
     first: Tensor, second: Tensor, targets: Sequence[Tensor] | None
 ) -> list[tuple[Tensor, Tensor]]:
+    """What is to agree: the two views, or each with the teacher's tokens of the other."""
     if targets is None:
         return [(first, second)]
     of_first, of_second = targets
     return [(first, of_second), (second, of_first)]
-
-
-OBJECTIVES = {"information": information, "vicreg": vicreg}

@@ -13,6 +13,7 @@ from jaisp.config.train import TrainConfig
 from jaisp.errors import UserError
 from jaisp.store.batches import worker_options
 from jaisp.train.patches import Patches, token_weight
+from jaisp.train.ranks import own_part
 from jaisp.train.views import Batch, Draw, draw_views, show_views
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,8 @@ FEWEST_TOKENS = 4
 
 class Pairs(Dataset[Draw]):
     """Draws the batch of any step: from the seed and the step's number alone, so that a resumed
-    run sees what an uninterrupted one does, and one with workers what one without does.
+    run sees what an uninterrupted one does, and one with workers what one without does. Of several
+    ranks each draws its own part of that batch.
 
     `interest[kind][surveys][number]` is the chance of each token of each patch that a kind of
     pair can be made of, of any sum.
@@ -30,6 +32,7 @@ class Pairs(Dataset[Draw]):
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.settings = patches, settings
+        self.part = own_part(settings.batch)
         self.interest = _interest(patches, settings)
         self.shares = _possible_shares(settings, self.interest)
         if patches.tokens < FEWEST_TOKENS:
@@ -84,6 +87,7 @@ class Pairs(Dataset[Draw]):
             shift=min(self.settings.shift_tokens, self.crop - 1),
             dropout=self.settings.band_dropout,
             interest=interest,
+            part=self.part,
         )
 
 

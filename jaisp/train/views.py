@@ -45,7 +45,10 @@ class Crops:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a step is made of, still coded: it goes from a worker to the model's device."""
+    """What a step is made of, still coded: it goes from a worker to the model's device.
+
+    `patches` are those of the whole step, views and places those of this rank's part of it.
+    """
 
     kind: str
     patches: list[int]
@@ -240,14 +243,20 @@ def draw_views(
     shift: int,
     dropout: float,
     interest: dict[int, Float32[np.ndarray, "row column"]],
+    part: slice,
 ) -> Draw:
-    """A pair of views of each of `numbers`; crops go where a patch's `interest` is."""
+    """A pair of views of each of `numbers`; crops go where a patch's `interest` is.
+
+    Only views of `part` of the numbers are made, but the choices are made for all of them: they
+    are the same however a step is parted.
+    """
     crops: tuple[list[dict], list[dict]] = ([], [])
     given: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     degradations: tuple[list[Degradation], list[Degradation]] = ([], [])
     pixels = patches.n[surveys[0]], patches.n[surveys[1]]
-    codes = {survey: patches.codes(numbers, survey) for survey in set(surveys)}
+    own = range(len(numbers))[part]
+    codes = {survey: patches.codes(numbers[part], survey) for survey in set(surveys)}
     for sample, number in enumerate(numbers):
         # A displaced grid has a row and a column of tokens less.
         whole = crop_corners(rng, interest[number][:-1, :-1], crop, shift)
@@ -261,13 +270,17 @@ def draw_views(
                 keep_bands(rng, patches.present[surveys[0]][number], dropout),
                 keep_bands(rng, patches.present[surveys[1]][number], dropout),
             )
-        if kind == "degraded":
-            degradations[1].append(draw_degradation(rng))
+        worse = draw_degradation(rng) if kind == "degraded" else None
+        if sample not in own:
+            continue
+        if worse is not None:
+            degradations[1].append(worse)
+        place = own.index(sample)
         for side, survey in enumerate(surveys):
             corner = whole[side] + phase
-            crops[side].append(cut(codes[survey][sample], corner, crop, pixels[side], turn))
+            crops[side].append(cut(codes[survey][place], corner, crop, pixels[side], turn))
             given[side].append(shown[side])
-            places[side].append(both[side] + sample * crop * crop)
+            places[side].append(both[side] + place * crop * crop)
     first, second = (stack_crops(surveys[k], crops[k], given[k], degradations[k]) for k in (0, 1))
     first_place, second_place = (torch.from_numpy(np.concatenate(side)) for side in places)
     return Draw(kind, numbers, first, second, first_place, second_place)

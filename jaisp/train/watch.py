@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jaisp.model import Model
-from jaisp.train.objective import covariance_matrix
+from jaisp.train.objective import covariance_matrix, shares
 from jaisp.train.patches import SOURCE_SNR, Patches
 from jaisp.train.views import cut
 
@@ -16,12 +16,12 @@ SHIFT = 4
 def spread(
     tokens: Float[Tensor, "token dimension"], weight: Float[Tensor, " token"]
 ) -> dict[str, float]:
-    """How many dimensions are in use.
+    """How many dimensions are in use by the tokens of all ranks.
 
     participation_ratio: (Σλ)² / Σλ² of the covariance. rankme: exp of the entropy of the singular
     values (Garrido et al. 2023). smallest_std: of any dimension.
     """
-    covariance = covariance_matrix(tokens.detach().float(), weight.float() / weight.sum())
+    covariance = covariance_matrix(tokens.detach().float(), shares(weight.float()))
     values = torch.linalg.eigvalsh(covariance.double()).clamp(min=0)
     share = values.sqrt() / values.sqrt().sum() + 1e-7
     return {

@@ -3,8 +3,9 @@
 import torch
 
 from jaisp.model import Model
-from jaisp.train.objective import covariance_matrix
+from jaisp.train.objective import covariance_matrix, shares
 from jaisp.train.pairs import Pairs
+from jaisp.train.ranks import summed
 from jaisp.train.tokens import encode, pick
 
 # Batches beyond any step's number.
@@ -20,7 +21,7 @@ def fit_whitening(model: Model, pairs: Pairs) -> None:
     covariance of the differences x − y of training pairs, shrunk towards its mean eigenvalue,
     tokens become S^{-1/2} (token − mean): directions on which views agree count more (linear
     discriminant analysis with a place a class; Fisher 1936). One map for all surveys, a fixed
-    part of the model from here on.
+    part of the model from here on, and the same on all ranks.
     """
     firsts, seconds, weights = [], [], []
     for number in range(FIRST, FIRST + BATCHES):
@@ -29,9 +30,10 @@ def fit_whitening(model: Model, pairs: Pairs) -> None:
         seconds.append(pick(encode(model, batch.second), batch.second_place))
         weights.append(batch.weight.to(model.device))
     first, second, weight = (torch.cat(part) for part in (firsts, seconds, weights))
-    share = weight / weight.sum()
+    share = shares(weight)
     apart = covariance_matrix(first - second, share).double()
     values, vectors = torch.linalg.eigh(apart)
     values = (1 - SHRINK) * values.clamp(min=0) + SHRINK * values.mean()
     model.get_buffer("whitening").copy_((vectors * values.rsqrt()) @ vectors.T)
-    model.get_buffer("centre").copy_(share @ (first + second) / 2)
+    (centre,) = summed(share @ (first + second) / 2)
+    model.get_buffer("centre").copy_(centre)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from jaisp.config.model import ModelConfig
 from jaisp.errors import UserError
 from jaisp.model.inputs import network_inputs
 from jaisp.store.codes import MISSING
-from jaisp.train import checkpoint, loop, train
+from jaisp.train import checkpoint, loop, precision, train
+from jaisp.train.optimiser import follow
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
 from tests.train.conftest import make_config
@@ -111,7 +113,7 @@ def test_the_average_teacher_copies_buffers(store):
     teacher = loop.new_model(store, SMALL, noise, 2)
     start = teacher.encoders["rubin"].stem.bank.clone()
     model.centre.fill_(3.0)
-    loop._average(teacher, model, 0.75)
+    follow(teacher, model, 0.75)
     assert torch.equal(teacher.centre, model.centre)
     expected = 0.75 * start + 0.25 * model.encoders["rubin"].stem.bank
     torch.testing.assert_close(teacher.encoders["rubin"].stem.bank, expected)
@@ -260,3 +262,106 @@ def test_nothing_to_train_on_is_an_error(config, monkeypatch):
 def test_no_pairs_at_all_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"train\.pairs"):
         make_config(tmp_path, pairs={"surveys": 0, "bands": 0, "degraded": 0})
+
+
+@pytest.mark.parametrize("objective", ["vicreg", "sigreg"])
+def test_every_objective_trains_and_tells_its_terms(tmp_path, config, objective):
+    pairs = {"surveys": 3, "bands": 0, "degraded": 1}
+    train(make_config(tmp_path, objective=objective, pairs=pairs, record_every=6))
+    (line,) = history(config)
+    assert {name.split(":")[0] for name in line["pairs"]} == {"surveys", "degraded"}
+    terms = {"vicreg": {"variance", "covariance"}, "sigreg": {"normality"}}[objective]
+    for kind in ("across", "within"):
+        names = {n.removeprefix(f"{kind}_") for n in line if n.startswith(f"{kind}_")}
+        assert names == {"loss", "alignment"} | terms
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path, config):
+    train(make_config(tmp_path, objective="sigreg", sigreg={"weight": 0.3}, record_every=1))
+    for line in history(config):
+        (kind,) = {n.split("_")[0] for n in line if n.endswith("_alignment")}
+        expected = 0.7 * line[f"{kind}_alignment"] + 0.3 * line[f"{kind}_normality"]
+        assert line["loss"] == line[f"{kind}_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_bfloat16_is_for_encoders_alone(tmp_path, config, monkeypatch):
+    train(config)
+    plain = history(config)
+    kinds = set()
+    real = loop.encode
+
+    def watched(model, views):
+        tokens = real(model, views)
+        kinds.add(tokens.dtype)
+        return tokens
+
+    monkeypatch.setattr(loop, "encode", watched)
+    train(make_config(tmp_path, precision="bfloat16"))
+    assert kinds == {torch.bfloat16}
+    model = jaisp.load(config.results / "model")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    rounded = history(config)
+    assert rounded != plain
+    assert rounded[0]["loss"] == pytest.approx(plain[0]["loss"], abs=0.05)
+
+
+@pytest.fixture
+def compiler():
+    """torch.compile with nothing kept from other tests."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def test_compiled_encoders_are_the_encoders(tmp_path, config, compiler, monkeypatch):
+    graphs = []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(precision, "BACKEND", counting)
+    train(make_config(tmp_path, ema=0.9), threads=1)
+    plain = weights(config), history(config)
+    train(make_config(tmp_path, ema=0.9, compile=True), threads=1)
+    assert (weights(config), history(config)) == plain
+    # Three encoders and their teachers at the least.
+    assert len(graphs) >= 6
+
+
+def test_encoders_that_do_not_compile_are_said_in_one_line(tmp_path, config, compiler, monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler\nhere")
+
+    monkeypatch.setattr(precision, "BACKEND", broken)
+    with pytest.raises(UserError, match=r"train\.compile: .* no compiler here.*; set it to false"):
+        train(make_config(tmp_path, compile=True))
+
+
+def test_the_history_is_written_for_tensorboard_and_goes_on_there(tmp_path, config, monkeypatch):
+    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = make_config(tmp_path, tensorboard=True)
+    real = loop.Run._step
+
+    def killed(self, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        real(self, step)
+
+    monkeypatch.setattr(loop.Run, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.setattr(loop.Run, "_step", real)
+    train(config)
+    events = tensorboard.EventAccumulator(str(config.results / "tensorboard"))
+    events.Reload()
+    loss = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert loss == [(line["step"], pytest.approx(line["loss"])) for line in history(config)]
+    assert {"rankme", "gradient_norm", "validation_top1"} <= set(events.Tags()["scalars"])
+
+
+def test_missing_tensorboard_is_said_before_anything_is_read(tmp_path, config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r"train\.tensorboard: .*pip install.*tensorboard"):
+        train(make_config(tmp_path, tensorboard=True))
+    assert not (config.results / "history.jsonl").exists()

@@ -1,0 +1,45 @@
+"""The objective that a config asks for, and the weights of its terms."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from jaisp.config.train import TrainConfig
+from jaisp.train.objective import Terms, information, vicreg
+from jaisp.train.sigreg import sigreg
+
+
+def find_terms(
+    settings: TrainConfig,
+    step: int,
+    first: Float[Tensor, "token dimension"],
+    second: Float[Tensor, "token dimension"],
+    weight: Float[Tensor, " token"],
+    targets: Sequence[Tensor] | None = None,
+) -> Terms:
+    """The terms of `train.objective` over the pairs of a step, of all ranks."""
+    if settings.objective == "information":
+        return information(first, second, weight, targets)
+    if settings.objective == "vicreg":
+        return vicreg(first, second, weight, targets)
+    test = settings.sigreg
+    return sigreg(
+        first,
+        second,
+        weight,
+        targets,
+        slices=test.slices,
+        tokens=test.tokens,
+        seed=(settings.seed << 32) + step,
+    )
+
+
+def term_weights(settings: TrainConfig) -> dict[str, float]:
+    """What each term counts in the loss."""
+    if settings.objective == "information":
+        return {"alignment": 1.0, "variance": 1.0, "covariance": 1.0}
+    if settings.objective == "vicreg":
+        return settings.vicreg.model_dump()
+    weight = settings.sigreg.weight
+    return {"alignment": 1 - weight, "normality": weight}

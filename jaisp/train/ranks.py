@@ -1,0 +1,122 @@
+"""The processes of one training: torchrun's ranks, and sums over all of them.
+
+Without torchrun there is one, every sum is what went into it, and nothing is sent anywhere.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from jaisp.errors import UserError
+
+
+@contextmanager
+def all_ranks() -> Iterator[None]:
+    """Join the processes that torchrun started; NCCL between GPUs, Gloo between CPUs.
+
+    After an error nobody is waited for: the process ends, and torchrun ends the others.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    yield
+    dist.destroy_process_group()
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wait() -> None:
+    """Wait until all ranks are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def own_part(count: int) -> slice:
+    """This rank's part of `count` things: parts follow one another and differ by one at most."""
+    if count < ranks():
+        raise UserError(
+            f"train.batch: {count} patches a step can't be shared among {ranks()} processes; "
+            "give a larger batch, or start fewer"
+        )
+    edges = [count * k // ranks() for k in (rank(), rank() + 1)]
+    return slice(*edges)
+
+
+def summed(*tensors: Tensor) -> list[Tensor]:
+    """Each tensor summed over all ranks, in one message.
+
+    Gradients go through: what a rank gets back is the gradient of the sum of all ranks' losses.
+    Where all ranks compute one and the same loss of such sums, that is W times its gradient, and
+    averaging parameters' gradients over W ranks (`average_gradients`, or torch's
+    DistributedDataParallel) gives the gradient that one process would have.
+    """
+    if ranks() == 1:
+        return list(tensors)
+    together = _Sum.apply(torch.cat([tensor.flatten() for tensor in tensors]))
+    parts = together.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+class _Sum(torch.autograd.Function):
+    """all_reduce, which by itself has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+@torch.no_grad()
+def gathered(values: Tensor) -> list[Tensor]:
+    """The 1-d tensors of all ranks, in their order; lengths may differ."""
+    if ranks() == 1:
+        return [values]
+    lengths = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(ranks())]
+    dist.all_gather(lengths, torch.tensor([len(values)], device=values.device))
+    longest = max(int(length) for length in lengths)
+    padded = torch.cat([values, values.new_zeros(longest - len(values))])
+    found = [torch.empty_like(padded) for _ in range(ranks())]
+    dist.all_gather(found, padded)
+    return [part[: int(length)] for part, length in zip(found, lengths, strict=True)]
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over all ranks, in one message.
+
+    All ranks must have gradients of the same parameters: a step's pairs are of the same surveys
+    on all of them.
+    """
+    if ranks() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(together)
+    together /= ranks()
+    parts = together.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
