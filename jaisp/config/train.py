@@ -43,6 +43,13 @@ class SigregConfig(Section):
     )
 
 
+class PositionConfig(Section):
+    """Point sources added to training sky, whose places the tokens must tell."""
+
+    weight: float = Field(0.03, ge=0.0, description="Weight of the position term; 0: none.")
+    sources: int = Field(24, ge=1, description="Sources added a step, in each survey.")
+
+
 class TrainConfig(Section):
     """The objective, the pairs it is taken over, and the optimiser."""
 
@@ -62,6 +69,7 @@ class TrainConfig(Section):
     )
     vicreg: VicregConfig = VicregConfig()
     sigreg: SigregConfig = SigregConfig()
+    position: PositionConfig = PositionConfig()
     sampling: Literal["signal", "sources", "uniform"] = Field(
         "signal",
         description="Where crops go: to tokens of high S/N, of detected sources, or anywhere.",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jaisp.config import Config, stage_hash
 from jaisp.config.model import ModelConfig
@@ -23,14 +23,16 @@ from jaisp.store.reader import Store, open_store
 from jaisp.train.card import model_card
 from jaisp.train.checkpoint import read_checkpoint, save_checkpoint
 from jaisp.train.history import Board, History, Pace, board_writer
+from jaisp.train.implants import Implants
 from jaisp.train.losses import find_terms, term_weights
 from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
+from jaisp.train.position import PositionHead, middle, position_term
 from jaisp.train.precision import autocast, compile_encoders, eager
 from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, ranks, wait
 from jaisp.train.tokens import encode, pick
-from jaisp.train.views import Batch, Draw
+from jaisp.train.views import Batch, Draw, Views
 from jaisp.train.watch import retrieval, spread
 from jaisp.train.whitening import fit_whitening
 
@@ -125,7 +127,9 @@ class Run:
         self.model, self.settings, self.folder, self.key = model, settings, folder, key
         self.pairs, self.watched = Pairs(patches, settings), watched
         self.teacher = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
-        self.trained: torch.nn.Module = model
+        self.implants = Implants(patches, settings)
+        self.head = PositionHead(model.config.dimensions, settings.seed).to(model.device)
+        self.trained = nn.ModuleList([model, self.head])
         self.optimiser = new_optimiser(self.trained, settings)
         self.history = History()
         self.results: Path | None = None
@@ -172,12 +176,15 @@ class Run:
         loss = torch.zeros((), device=first.device)
         for name, term in terms.items():
             loss = loss + weights[name] * term
+        places = {f"position_{survey}": term for survey, term in self._places(step)}
+        for term in places.values():
+            loss = loss + settings.position.weight * term
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.trained.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), settings.gradient_clip)
-        told = _numbers({"loss": loss, "gradient_norm": norm, **terms})
-        overall = {name: told.pop(name) for name in ("loss", "gradient_norm")}
+        told = _numbers({"loss": loss, "gradient_norm": norm, **places, **terms})
+        overall = {name: told.pop(name) for name in ("loss", "gradient_norm", *places)}
         if not all(map(math.isfinite, overall.values())):
             names = ", ".join(self.pairs.patches.store[n].name for n in batch.patches)
             raise UserError(
@@ -200,6 +207,16 @@ class Run:
                 with torch.no_grad():
                     targets = [pick(encode(self.teacher, views), place) for views, place in sides]
         return first, second, targets
+
+    def _places(self, step: int) -> Iterator[tuple[str, Tensor]]:
+        """The position term of every survey that implants are made for."""
+        for survey in self.implants.surveys:
+            draw = self.implants.draw(step, survey)
+            implanted = self.implants.show(draw, self.model.device)
+            with autocast(self.settings, self.model.device):
+                tokens = encode(self.model, Views(survey, implanted.inputs))
+            told = self.head(middle(tokens).float())
+            yield survey, position_term(told, implanted, self.model.config.token_arcsec)
 
     def _record(self, step: int, patches_a_second: float) -> None:
         """Add a line to the history: means since the last line, by kind of pair."""
@@ -242,6 +259,7 @@ class Run:
             "step": step,
             "model": self.model.state_dict(),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
+            "head": self.head.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             **self.history.state(),
         }
@@ -259,6 +277,7 @@ class Run:
         if state is None:
             return 0
         self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
         take_up(self.optimiser, state["optimiser"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])

@@ -32,7 +32,7 @@ class Pairs(Dataset[Draw]):
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.settings = patches, settings
-        self.part = own_part(settings.batch)
+        self.part = own_part(settings.batch, "train.batch")
         self.interest = _interest(patches, settings)
         self.shares = _possible_shares(settings, self.interest)
         if patches.tokens < FEWEST_TOKENS:

@@ -48,12 +48,15 @@ def wait() -> None:
         dist.barrier()
 
 
-def own_part(count: int) -> slice:
-    """This rank's part of `count` things: parts follow one another and differ by one at most."""
+def own_part(count: int, key: str) -> slice:
+    """This rank's part of `count` things: parts follow one another and differ by one at most.
+
+    key: of the config, that `count` comes from.
+    """
     if count < ranks():
         raise UserError(
-            f"train.batch: {count} patches a step can't be shared among {ranks()} processes; "
-            "give a larger batch, or start fewer"
+            f"{key}: {count} a step can't be shared among {ranks()} processes; "
+            "give more, or start fewer"
         )
     edges = [count * k // ranks() for k in (rank(), rank() + 1)]
     return slice(*edges)

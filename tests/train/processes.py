@@ -114,7 +114,7 @@ def statistics(folder: Path) -> None:
             "wrapped": wrapped,
             "steps": steps,
             "gathered": gathered(values),
-            "parts": [(own_part(n).start, own_part(n).stop) for n in (2, 3, 7)],
+            "parts": [((part := own_part(n, "train.batch")).start, part.stop) for n in (2, 3, 7)],
             "message": spoiled(make_config(folder)),
         }
         torch.save(content, folder / f"{rank()}.pt")

@@ -129,8 +129,8 @@ def test_parts_of_a_draw_are_the_draw(store, config, monkeypatch):
 
 def test_more_processes_than_patches_are_refused(monkeypatch):
     monkeypatch.setattr(ranks_module, "ranks", lambda: 4)
-    with pytest.raises(UserError, match=r"train\.batch: 3 patches .* 4 processes"):
-        own_part(3)
+    with pytest.raises(UserError, match=r"train\.batch: 3 a step .* 4 processes"):
+        own_part(3, "train.batch")
 
 
 def test_alone_a_sum_is_what_went_into_it():

@@ -281,6 +281,8 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path, config):
     for line in history(config):
         (kind,) = {n.split("_")[0] for n in line if n.endswith("_alignment")}
         expected = 0.7 * line[f"{kind}_alignment"] + 0.3 * line[f"{kind}_normality"]
+        places = [line[f"position_{survey}"] for survey in ("rubin", "euclid", "narrow")]
+        expected += 0.03 * sum(places)
         assert line["loss"] == line[f"{kind}_loss"] == pytest.approx(expected, rel=1e-5)
 
 
