@@ -11,7 +11,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test fast-test lint real real-wide ruler drill drill-writers bench-warp bench-store \
-        bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound figures clean
+        bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound bench-train \
+        figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -83,6 +84,10 @@ bench-loader: .venv/test.stamp
 # The simulation's speed and accuracy against GalSim's per-object drawing.
 bench-simulate: .venv/test.stamp
 	$(BIN)/python benchmarks/simulate.py --out docs/benchmarks/simulate.json
+
+# Training: patches a second, the share of a matrix product's rate, time waiting on data.
+bench-train: .venv/test.stamp
+	$(BIN)/python benchmarks/train.py --out docs/benchmarks/train.json
 
 # README's pictures and figures, from the results of `make run`.
 figures: .venv/run.stamp

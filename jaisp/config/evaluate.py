@@ -4,15 +4,16 @@ from pydantic import Field
 
 from jaisp.config.section import Section
 
-# What is measured side by side, each a job; `jaisp.evaluate.parts` holds the code of each.
+# What is measured side by side, each a job; `jaisp.evaluate.parts` holds the code of each. The
+# longest comes first, so that none is left alone at the end.
 PARTS = (
-    "retrieval",
-    "bands",
-    "position",
-    "crowded",
-    "registration",
-    "deblending",
     "truth",
+    "position",
+    "retrieval",
+    "registration",
+    "bands",
+    "deblending",
+    "crowded",
     "alignment",
 )
 

@@ -218,12 +218,12 @@ def _no_source(bench: Bench) -> str:
 
 
 MEASURES: dict[str, Callable[[Bench], Found]] = {
-    "retrieval": measure_retrieval,
-    "bands": measure_bands,
-    "position": measure_position,
-    "crowded": measure_crowded,
-    "registration": measure_registration,
-    "deblending": measure_deblending,
     "truth": measure_truth,
+    "position": measure_position,
+    "retrieval": measure_retrieval,
+    "registration": measure_registration,
+    "bands": measure_bands,
+    "deblending": measure_deblending,
+    "crowded": measure_crowded,
     "alignment": measure_alignment,
 }

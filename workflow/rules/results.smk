@@ -11,6 +11,7 @@ rule evaluate_batch:
         f"{run.results}/logs/evaluate.{{part}}.log",
     benchmark:
         f"{run.results}/benchmarks/evaluate.{{part}}.tsv"
+    priority: lambda wildcards: len(run.parts) - run.parts.index(wildcards.part)
     conda:
         "../../envs/train.yaml"
     params:
