@@ -96,6 +96,7 @@ def _position(rows: list[Row]) -> Finding | None:
     row = max((r for r in plain if r.get("snr", 30) == snr), key=lambda r: r["median_mas"])
     controls = [c for c in ("constant", "random") if row.get(f"{c}_mas") is not None]
     shown = figure(row, "median_mas")
+    level = f"S/N {snr:g}" + (f" on {row['sky']} sky" if row.get("sky") else "")
     classical = [
         f"{name} {figure(row, key).text}{MAS}"
         for key, name in (
@@ -106,12 +107,12 @@ def _position(rows: list[Row]) -> Finding | None:
         if row.get(key) is not None
     ]
     return Finding(
-        f"tokens ({row['survey']}) place sources of S/N {snr:g} to {shown.text}{MAS}"
+        f"tokens ({row['survey']}) place sources of {level} to {shown.text}{MAS}"
         f"{f' ({classical[-1]})' if classical else ''}",
         "Position from tokens",
         f"{shown.text}{MAS}",
         _unit(shown.interval, MAS),
-        f"median error of {row['n']} injected sources at S/N {snr:g}, {row['survey']}"
+        f"median error of {row['n']} injected sources of {level}, {row['survey']}"
         f"{f'; {_and(classical)}' if classical else ''}. "
         f"Controls: {_listed(row, controls, 'mas', MAS)}.",
         *_judged(row, "median_mas", controls, higher=False),
