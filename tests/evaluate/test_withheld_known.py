@@ -84,13 +84,14 @@ class Planted:
         return known_without(known, self.seen(), {}, SETTINGS)
 
 
-def lost(rows, least=0.5):
-    """What is lost of which figure: every loss is large, or none."""
+def lost(rows, least=0.5, chance=0.05):
+    """What is lost of which figure: every loss is large, or none. Controls lose no more than
+    `chance` beyond a share of what they have."""
     found = set()
     for row in rows:
         assert row["loss_low"] <= row["loss"] <= row["loss_high"]
-        assert abs(row["random_loss"]) < 0.15 * abs(row["random_complete"]) + 0.05
-        assert abs(row["shuffled_loss"]) < 0.15 * abs(row["shuffled_complete"]) + 0.05
+        assert abs(row["random_loss"]) < 0.15 * abs(row["random_complete"]) + chance
+        assert abs(row["shuffled_loss"]) < 0.15 * abs(row["shuffled_complete"]) + chance
         assert row["underpowered"]
         share = row["loss"] / row["complete"]
         if share > least:
@@ -153,7 +154,9 @@ def test_an_image_is_lost_with_the_band_that_holds_it(known, monkeypatch):
     assert {(row["figure"], row["withheld"]) for row in rows} == {
         ("reconstruction r wide>sharp:r", band) for band in BANDS["wide"]
     }
-    assert lost(rows) == {("wide>sharp:r", "g")}
+    # Who learned from wrong pairs gives few images to all sources: alike or unlike by chance.
+    assert lost(rows, chance=0.3) == {("wide>sharp:r", "g")}
+    assert all(abs(row[f"shuffled_{name}"]) < 0.3 for row in rows for name in ("value", "complete"))
     (row,) = (row for row in rows if row["withheld"] == "i")
     assert row["complete"] > 0.3
 
