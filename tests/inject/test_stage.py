@@ -160,8 +160,9 @@ class Flux:
 
     def encode(self, flux, noise, mask=None, *, survey, bands):
         n = 8 if survey == "rubin" else 16
-        side = flux.shape[-1] // n
-        return np.nan_to_num(flux).reshape(*flux.shape[:2], side, n, side, n).mean(axis=(3, 5))
+        samples, bands, height, width = np.shape(flux)
+        tokens = np.nan_to_num(flux).reshape(samples, bands, height // n, n, width // n, n)
+        return tokens.mean(axis=(3, 5))
 
 
 def test_copies_of_a_sky_are_read_as_one(here, skies, tmp_path):
