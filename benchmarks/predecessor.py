@@ -105,7 +105,8 @@ ROWS: list[tuple[str, str, Callable[[Metrics], str], str]] = [
         "position at S/N 10, all bands together",
         "13.9 mas, bound 4.5 (ratio 3.1)",
         _position(10.0),
-        "its head was trained on positions; ours is read off frozen tokens. Other depths and SEDs",
+        "its head was trained on positions; ours is read off frozen tokens, which were taught the "
+        "places of sources added to training sky. Other depths and SEDs",
     ),
     (
         "position at S/N 5",
