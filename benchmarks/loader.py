@@ -22,6 +22,7 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+import made_up  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import zarr  # noqa: E402
@@ -32,15 +33,11 @@ from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 import jaisp  # noqa: E402
-from jaisp.config import group_hash, parse_config  # noqa: E402
-from jaisp.sky import cells  # noqa: E402
+from jaisp.config import parse_config  # noqa: E402
 from jaisp.store.batches import Batches, decode_planes, worker_options  # noqa: E402
 from jaisp.store.dataset import MatchedViews  # noqa: E402
-from jaisp.store.publish import publish  # noqa: E402
-from jaisp.store.writer import GroupWriter, PatchPlanes  # noqa: E402
 
 BANDS, PIXELS, BATCH, WORKERS = 10, 256, 16, 2
-SIGMA, SOURCES = 20.0, 60
 
 
 def make_store(folder: Path, patches: int) -> Path:
@@ -59,25 +56,12 @@ def make_store(folder: Path, patches: int) -> Path:
     }  # fmt: skip
     os.chdir(folder)
     config = parse_config(content, folder / "loader.yaml")
-    (cell,) = cells(config)
-    path = config.results / "patches.zarr"
-    rng = np.random.default_rng(0)
-    for name, survey in config.surveys.items():
-        (_, grid), pixels = config.grid(name), config.patch_pixels(name)
-        attributes = {"hash": group_hash(config, name, cell)}
-        group_path = path / "field" / name
-        with GroupWriter(
-            group_path, survey.bands, pixels, len(cell), grid, attributes=attributes
-        ) as group:
-            for row in range(len(cell)):
-                group.write(row, planes(rng, len(survey.bands), pixels))
-            group.finish(np.ones((len(survey.bands), 2), np.float32))
-    publish(config)
+    path = made_up.make_store(config)
     codes = zarr.open_array(path / "field/ten/flux", mode="r")
     scale = zarr.open_array(path / "field/ten/scale", mode="r")[...]
     for name, dtype in (("int16", np.int16), ("float32", np.float32)):
         whole = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, codes.shape)
-        for row in range(len(cell)):
+        for row in range(len(codes)):
             values = torch.from_numpy(codes[row])
             if name == "float32":
                 values = decode_planes(values[None], torch.from_numpy(scale[row, None]))[0]
@@ -85,24 +69,6 @@ def make_store(folder: Path, patches: int) -> Path:
         whole.flush()
     np.save(folder / "scale.npy", scale)
     return path
-
-
-def planes(rng: np.random.Generator, bands: int, pixels: int) -> PatchPlanes:
-    """Noise, and sources of power-law brightness in all bands."""
-    shape = (bands, pixels, pixels)
-    gradient = np.linspace(0.97, 1.03, pixels, dtype=np.float32)
-    noise = np.broadcast_to(np.float32(SIGMA) * gradient, shape).copy()
-    flux = noise * rng.standard_normal(shape, dtype=np.float32)
-    v, u = np.mgrid[-10:11, -10:11]
-    for _ in range(SOURCES):
-        y, x = rng.integers(10, pixels - 10, size=2)
-        height = SIGMA * rng.pareto(0.7) * rng.uniform(0.5, 2, size=(bands, 1, 1))
-        width = rng.uniform(1.5, 3)
-        flux[:, y - 10 : y + 11, x - 10 : x + 11] += height * np.exp(
-            -(u**2 + v**2) / (2 * width**2)
-        )
-    mask = np.zeros(shape, np.uint8)
-    return PatchPlanes(flux, noise, mask, np.full(bands, 0.7, np.float32))
 
 
 class Memmap(Dataset):

@@ -22,17 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from loader import planes
 from machine import machine
+from made_up import make_store
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from jaisp.config import Config, group_hash, parse_config
-from jaisp.sky import cells
-from jaisp.store.publish import publish
-from jaisp.store.reader import Store, open_store
-from jaisp.store.writer import GroupWriter
+from jaisp.config import Config, parse_config
+from jaisp.store.reader import open_store
 from jaisp.train.loop import Run, new_model
 from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.precision import autocast
@@ -64,7 +61,7 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> dict[str, A
     """One size of encoder."""
     config = make_config(folder, size, options)
     os.chdir(folder)
-    store = make_store(config)
+    store = open_store(make_store(config))
     numbers = store.where("train")
     noise = measure_noise(store, numbers)
     patches = Patches(store, numbers, noise, 8.0, "read patches")
@@ -124,24 +121,6 @@ def make_config(folder: Path, size: str, options: argparse.Namespace) -> Config:
         "train": {"precision": options.precision},
     }
     return parse_config(content, folder / "train.yaml")
-
-
-def make_store(config: Config) -> Store:
-    """A published store of noise and sources."""
-    (cell,) = cells(config)
-    path = config.results / "patches.zarr"
-    rng = np.random.default_rng(0)
-    for name, survey in config.surveys.items():
-        (_, grid), pixels = config.grid(name), config.patch_pixels(name)
-        attributes = {"hash": group_hash(config, name, cell)}
-        with GroupWriter(
-            path / cell.name / name, survey.bands, pixels, len(cell), grid, attributes=attributes
-        ) as group:
-            for row in range(len(cell)):
-                group.write(row, planes(rng, len(survey.bands), pixels))
-            group.finish(np.ones((len(survey.bands), 2), np.float32))
-    publish(config)
-    return open_store(path)
 
 
 def matrix_product(device: torch.device, precision: str) -> tuple[float, Callable[[], Any]]:

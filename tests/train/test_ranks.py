@@ -50,7 +50,7 @@ def assert_same_gradients(found, expected):
 
 def test_two_processes_find_the_losses_and_gradients_of_one(config, tmp_path):
     assert processes.start(processes.statistics, 2, tmp_path) == [0, 0]
-    of_ranks = [torch.load(tmp_path / f"{k}.pt") for k in (0, 1)]
+    of_ranks = [torch.load(tmp_path / f"{k}.pt", weights_only=True) for k in (0, 1)]
     everything = slice(0, sum(processes.TOKENS))
     for name, changes in processes.OBJECTIVES.items():
         alone = processes.loss_of(tmp_path, name, everything)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import jaisp
 from jaisp.config.model import ModelConfig
@@ -61,22 +62,29 @@ def test_two_runs_are_equal(config):
     assert (weights(config), history(config)) == first
 
 
+def train_until(end, config, monkeypatch):
+    """A training that is interrupted when a step begins."""
+    real = loop.Run._step
+
+    def step(self, number):
+        if number == end:
+            raise KeyboardInterrupt
+        real(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, config, ema, monkeypatch):
     config = make_config(tmp_path, ema=ema)
     train(config)
     whole = weights(config), history(config)
-    real = loop.Run._step
-
-    def killed(self, step):
-        if step == 5:
-            raise KeyboardInterrupt
-        real(self, step)
-
-    monkeypatch.setattr(loop.Run, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(config)
+    train_until(5, config, monkeypatch)
     assert weights(config) == whole[0]
+    real = loop.Run._step
 
     def resumed(self, step):
         assert step > 3
@@ -341,21 +349,10 @@ def test_encoders_that_do_not_compile_are_said_in_one_line(tmp_path, config, com
 
 
 def test_the_history_is_written_for_tensorboard_and_goes_on_there(tmp_path, config, monkeypatch):
-    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = make_config(tmp_path, tensorboard=True)
-    real = loop.Run._step
-
-    def killed(self, step):
-        if step == 5:
-            raise KeyboardInterrupt
-        real(self, step)
-
-    monkeypatch.setattr(loop.Run, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(config)
-    monkeypatch.setattr(loop.Run, "_step", real)
+    train_until(5, config, monkeypatch)
     train(config)
-    events = tensorboard.EventAccumulator(str(config.results / "tensorboard"))
+    events = EventAccumulator(str(config.results / "tensorboard"))
     events.Reload()
     loss = [(event.step, event.value) for event in events.Scalars("loss")]
     assert loss == [(line["step"], pytest.approx(line["loss"])) for line in history(config)]
