@@ -61,7 +61,7 @@ def make_store(folder: Path, patches: int) -> Path:
     scale = zarr.open_array(path / "field/ten/scale", mode="r")[...]
     for name, dtype in (("int16", np.int16), ("float32", np.float32)):
         whole = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, codes.shape)
-        for row in range(len(codes)):
+        for row in range(codes.shape[0]):
             values = torch.from_numpy(codes[row])
             if name == "float32":
                 values = decode_planes(values[None], torch.from_numpy(scale[row, None]))[0]
