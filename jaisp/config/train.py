@@ -67,6 +67,12 @@ class TrainConfig(Section):
         "information",
         description="Form of alignment, variance and covariance (docs/objective.md).",
     )
+    block: int = Field(
+        64,
+        ge=2,
+        description="For `information`: dimensions that a step compares with one another, in "
+        "random blocks.",
+    )
     vicreg: VicregConfig = VicregConfig()
     sigreg: SigregConfig = SigregConfig()
     position: PositionConfig = PositionConfig()

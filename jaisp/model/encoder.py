@@ -1,15 +1,15 @@
 """One survey's encoder: pixels in, tokens on the shared grid out."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from jaisp.model.attention import LocalAttention
 from jaisp.model.blocks import BandStem, ChannelNorm, ResidualBlock, TokenBlock
-
-# Positions between pixels and tokens stand about this far apart: a Rubin PSF is resolved, and
-# Euclid's 0.1″ pixels, of which a token has 256, cost one strided convolution.
-FINE_ARCSEC = 0.4
+from jaisp.model.moments import Moments
 
 # Tokens above, below, left and right of something.
 Sides = tuple[int, int, int, int]
@@ -18,25 +18,44 @@ NOTHING_BEYOND: Sides = (0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Size:
-    """Widths and depths of an encoder."""
+    """Widths and depths of an encoder.
+
+    vector: of a band. finest_arcsec: the first grid has positions at most so far apart. density:
+    channels per arcsec between positions of a grid, so that a grid half as fine has twice as many.
+    residual: blocks a grid. maps: whose moments tokens are given. width, blocks: of the tokens.
+    attention_arcsec: how far a token attends.
+    """
 
     vector: int
-    fine_width: int
-    fine_blocks: int
+    finest_arcsec: float
+    density: float
+    residual: int
+    maps: int
     width: int
     blocks: int
-    expansion: int
+    heads: int
+    expansion: int = 2
+    attention_arcsec: float = 3.2
+
+    def channels(self, grid_arcsec: float) -> int:
+        """Channels of a grid between pixels and tokens, a multiple of eight."""
+        return min(self.width, max(8, 8 * round(self.density * grid_arcsec / 8)))
 
 
 SIZES = {
-    "tiny": Size(vector=4, fine_width=8, fine_blocks=1, width=16, blocks=1, expansion=2),
-    "small": Size(vector=16, fine_width=24, fine_blocks=1, width=128, blocks=3, expansion=2),
-    "base": Size(vector=32, fine_width=48, fine_blocks=2, width=256, blocks=4, expansion=2),
+    "tiny": Size(8, 0.4, 80.0, residual=1, maps=4, width=96, blocks=2, heads=3),
+    "small": Size(16, 0.2, 160.0, residual=1, maps=8, width=128, blocks=2, heads=4),
+    "base": Size(32, 0.1, 320.0, residual=2, maps=16, width=384, blocks=4, heads=6, expansion=4),
 }
 
 
 class Encoder(nn.Module):
-    """Stem over bands, residual convolutions between pixels and tokens, blocks on tokens.
+    """Two ways from pixels to tokens, what is there and where it is, and a trunk on tokens.
+
+    What: a stem over bands and grids of residual convolutions, each half as fine as the one before
+    with about twice the channels. Where: moments of the maps in which sources stand out. The trunk
+    are convolutions and attention among neighbouring tokens; the moments also go past it, so that a
+    position stays as linear in a token as it was found.
 
     Calling it with `inputs` [sample, band, 3, y, x] and the numbers of the bands gives tokens
     [sample, dimension, row, column]; `features` also gives what lies before.
@@ -46,33 +65,44 @@ class Encoder(nn.Module):
         self, bands: int, pixels_per_token: int, grid_arcsec: float, size: Size, dimensions: int
     ) -> None:
         super().__init__()
-        stride = fine_stride(pixels_per_token, grid_arcsec)
-        per_token = pixels_per_token // stride
-        self.stem = BandStem(bands, size.vector, size.fine_width, stride)
-        self.fine = nn.Sequential(
-            *(ResidualBlock(size.fine_width) for _ in range(size.fine_blocks))
-        )
-        self.gather = nn.Sequential(
-            ChannelNorm(size.fine_width),
-            nn.Conv2d(size.fine_width, size.width, per_token, stride=per_token),
-        )
-        self.stride, self.per_token = stride, per_token
-        # How far a pixel reaches, in positions between pixels and tokens.
-        self.fine_reach = 1 + size.fine_blocks * ResidualBlock.REACH
-        self.blocks = nn.Sequential(
-            *(TokenBlock(size.width, size.expansion) for _ in range(size.blocks))
-        )
+        self.pixels_per_token = pixels_per_token
+        token_arcsec = pixels_per_token * grid_arcsec
+        strides = grid_strides(pixels_per_token, grid_arcsec, size.finest_arcsec)
+        channels = [size.channels(stride * grid_arcsec) for stride in strides]
+
+        self.stem = BandStem(bands, size.vector, channels[0], strides[0])
+        self.grids = nn.Sequential()
+        pixels = self.stem.margin  # how far one reaches
+        for number, stride in enumerate(strides):
+            if number:
+                finer = strides[number - 1]
+                self.grids.append(_coarser(channels[number - 1], channels[number], stride // finer))
+                pixels += stride - finer
+            for _ in range(size.residual):
+                self.grids.append(ResidualBlock(channels[number]))
+                pixels += ResidualBlock.REACH * stride
+        self.gather = _coarser(channels[-1], size.width, pixels_per_token // strides[-1])
+        self.moments = Moments(bands, pixels_per_token, grid_arcsec, size.maps, size.width)
+        # Beyond a token, in tokens.
+        pixels = max(pixels, self.moments.reach)
+        self.pixel_reach = math.ceil(pixels / pixels_per_token)
+
+        reach = max(1, round(size.attention_arcsec / token_arcsec))
+        self.blocks = nn.Sequential()
+        for number in range(size.blocks):
+            self.blocks.append(TokenBlock(size.width, size.expansion))
+            if number % 2:
+                self.blocks.append(LocalAttention(size.width, size.heads, reach, token_arcsec))
         self.project = nn.Sequential(
             ChannelNorm(size.width),
             nn.Conv2d(size.width, 2 * size.width, 1),
             nn.GELU(),
             nn.Conv2d(2 * size.width, dimensions, 1),
         )
-        fine_arcsec = stride * grid_arcsec
+        self.past = nn.Conv2d(self.moments.out.in_channels, dimensions, 1)
+        attended = size.blocks // 2 * reach
         self.reach_arcsec = (
-            self.stem.margin * grid_arcsec
-            + size.fine_blocks * ResidualBlock.REACH * fine_arcsec
-            + size.blocks * TokenBlock.REACH * pixels_per_token * grid_arcsec
+            pixels * grid_arcsec + (size.blocks * TokenBlock.REACH + attended) * token_arcsec
         )
 
     def forward(self, inputs: Tensor, bands: Tensor) -> Tensor:
@@ -82,69 +112,88 @@ class Encoder(nn.Module):
     def features(
         self, inputs: Tensor, bands: Tensor, beyond: Sides = NOTHING_BEYOND
     ) -> dict[str, Tensor]:
-        """Features by scale: `fine` (between pixels and tokens), `token`, `shared`.
+        """Features by scale: `fine` (the last grid before tokens), `token`, `shared`.
 
         beyond: tokens above, below, left and right of the inputs where every pixel is missing; the
-        features are of these, too. Pixels next to them must be missing for `fine_reach` positions
+        features are of these, too. Pixels next to them must be missing for `pixel_reach` tokens
         twice over.
         """
-        fine = self._fine(inputs, bands)
+        fine, moments = self._of_pixels(inputs, bands)
         if any(beyond):
-            fine = self._with_missing(fine, bands, beyond)
-        token = self.blocks(self.gather(fine))
-        return {"fine": fine, "token": token, "shared": self.project(token)}
+            side = (2 * self.pixel_reach + 1) * self.pixels_per_token
+            missing = inputs.new_zeros(1, len(bands), BandStem.INPUTS, side, side)
+            fine, moments = (
+                _with_missing(found, nothing, self.pixel_reach, beyond)
+                for found, nothing in zip(
+                    (fine, moments), self._of_pixels(missing, bands), strict=True
+                )
+            )
+        token = self.blocks(self.gather(fine) + self.moments.out(moments))
+        shared = self.project(token) + self.past(moments)
+        return {"fine": fine, "token": token, "shared": shared}
 
     def covered(self, flux: Tensor) -> tuple[tuple[slice, ...], Sides]:
         """The pixels that an encoder needs to see of `flux` [sample, band, y, x], NaN where
         missing, and how many tokens lie beyond them (see `features`)."""
         there = torch.isfinite(flux).flatten(0, 1).any(dim=0)
-        per_token, n = self.per_token, self.per_token * self.stride
-        margin = -(-2 * self.fine_reach // per_token)
+        n, margin = self.pixels_per_token, 2 * self.pixel_reach
         slices, beyond = [], []
         for known in (there.any(dim=1), there.any(dim=0)):
             length = len(known) // n
             tokens = torch.nonzero(known.view(length, n).any(dim=1)).flatten().tolist() or [0]
             first, last = max(tokens[0] - margin, 0), min(tokens[-1] + 1 + margin, length)
-            if length * per_token <= 2 * self.fine_reach:
+            if length <= margin:
                 first, last = 0, length
             slices.append(slice(first * n, last * n))
             beyond += [first, length - last]
         return (slice(None), slice(None), *slices), (beyond[0], beyond[1], beyond[2], beyond[3])
 
-    def _fine(self, inputs: Tensor, bands: Tensor) -> Tensor:
-        return self.fine(torch.nn.functional.gelu(self.stem(inputs, bands)))
-
-    def _with_missing(self, fine: Tensor, bands: Tensor, beyond: Sides) -> Tensor:
-        """Between pixels and tokens, missing sky is the same everywhere but at the window's edge:
-        what a small window of it gives stands for all of it."""
-        edge = self.fine_reach
-        small = (2 * edge + 1) * self.stride
-        missing = self._fine(fine.new_zeros(1, len(bands), BandStem.INPUTS, small, small), bands)
-        top, bottom, left, right = (tokens * self.per_token for tokens in beyond)
-        height, width = fine.shape[2] + top + bottom, fine.shape[3] + left + right
-        rows, columns = (_stretched(length, edge, fine.device) for length in (height, width))
-        whole = missing[:, :, rows[:, None], columns].repeat(len(fine), 1, 1, 1)
-        # Along a side beyond which sky was left out, convolutions saw an edge that isn't there.
-        inner = [edge if side else 0 for side in beyond]
-        y = slice(inner[0], fine.shape[2] - inner[1])
-        x = slice(inner[2], fine.shape[3] - inner[3])
-        whole[:, :, top + y.start : top + y.stop, left + x.start : left + x.stop] = fine[:, :, y, x]
-        return whole
+    def _of_pixels(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
+        fine = self.grids(functional.gelu(self.stem(inputs, bands)))
+        return fine, self.moments(inputs, bands)
 
 
-def _stretched(length: int, edge: int, device: torch.device) -> Tensor:
-    """Places in a window of 2 · edge + 1 positions that those of a longer one are like."""
+def _with_missing(found: Tensor, missing: Tensor, edge: int, beyond: Sides) -> Tensor:
+    """What is found on a window, and on missing sky beyond it.
+
+    Missing sky is the same everywhere but at the window's edge: what is found on a small window of
+    it, `missing`, of 2 · edge + 1 tokens, stands for all of it.
+    """
+    each = missing.shape[2] // (2 * edge + 1)  # positions a token
+    edge *= each
+    top, bottom, left, right = (tokens * each for tokens in beyond)
+    height, width = found.shape[2] + top + bottom, found.shape[3] + left + right
+    rows, columns = (_stretched(length, edge, each, found.device) for length in (height, width))
+    whole = missing[:, :, rows[:, None], columns].repeat(len(found), 1, 1, 1)
+    # Along a side beyond which sky was left out, convolutions saw an edge that isn't there.
+    inner = [edge if side else 0 for side in beyond]
+    y = slice(inner[0], found.shape[2] - inner[1])
+    x = slice(inner[2], found.shape[3] - inner[3])
+    whole[:, :, top + y.start : top + y.stop, left + x.start : left + x.stop] = found[:, :, y, x]
+    return whole
+
+
+def _stretched(length: int, edge: int, each: int, device: torch.device) -> Tensor:
+    """Places in a window of 2 · edge + each positions that those of a longer one are like."""
     places = torch.arange(length, device=device)
-    from_end = places - length + 2 * edge + 1
-    return torch.where(places < length - edge, places.clamp(max=edge), from_end)
+    from_end = places - length + 2 * edge + each
+    inner = edge + (places - edge) % each
+    return torch.where(places < edge, places, torch.where(from_end < edge + each, inner, from_end))
 
 
-def fine_stride(pixels_per_token: int, grid_arcsec: float) -> int:
-    """Pixels a position between pixels and tokens: the largest divisor of a token's pixels that
-    keeps positions within FINE_ARCSEC of each other."""
-    fitting = [
-        s
-        for s in range(1, pixels_per_token + 1)
-        if pixels_per_token % s == 0 and s * grid_arcsec <= FINE_ARCSEC * 1.01
-    ]
-    return max(fitting, default=1)
+def grid_strides(pixels_per_token: int, grid_arcsec: float, finest_arcsec: float) -> list[int]:
+    """Pixels between positions of each grid, from the first to the last before the tokens.
+
+    Each divides the next, and the last a token: by two as long as that goes. The first is the
+    largest that keeps positions within `finest_arcsec` of each other, or else one pixel.
+    """
+    strides = [1]
+    while pixels_per_token % (2 * strides[-1]) == 0 and 2 * strides[-1] < pixels_per_token:
+        strides.append(2 * strides[-1])
+    fitting = [stride for stride in strides if stride * grid_arcsec <= finest_arcsec * 1.01]
+    return strides[max(len(fitting) - 1, 0) :]
+
+
+def _coarser(width: int, wider: int, factor: int) -> nn.Module:
+    """Squares of `factor` × `factor` positions as one."""
+    return nn.Sequential(ChannelNorm(width), nn.Conv2d(width, wider, factor, stride=factor))

@@ -147,10 +147,15 @@ class Model(nn.Module):
 
 
 def random_model(model: Model, seed: int = 0) -> Model:
-    """The same architecture with fresh weights, as a control; `seed` chooses them."""
+    """The same architecture with fresh weights, as a control; `seed` chooses them.
+
+    What was measured of the sky's noise stays.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Model(model.config)
-    for name in model.config.surveys:
-        fresh.typical_noise(name).copy_(model.typical_noise(name))
+    fitted = ("centre", "whitening")
+    for name, measured in model.named_buffers():
+        if name not in fitted:
+            fresh.get_buffer(name).copy_(measured)
     return fresh.to(model.device).train(model.training)

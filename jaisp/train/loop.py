@@ -27,7 +27,7 @@ from jaisp.train.implants import Implants
 from jaisp.train.losses import find_terms, term_weights
 from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
 from jaisp.train.pairs import Pairs
-from jaisp.train.patches import Patches, measure_noise
+from jaisp.train.patches import Patches, measure_noise, measure_sky
 from jaisp.train.position import PositionHead, middle, position_term
 from jaisp.train.precision import autocast, compile_encoders, eager
 from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, ranks, wait
@@ -68,6 +68,7 @@ def _train(config: Config) -> dict:
         store, store.where("validation"), noise, settings.memory_gib, "read validation patches"
     )
     model = new_model(store, config.model, noise, settings.seed)
+    measure_sky(model, patches)
     key = stage_hash(config, "train") + sha256(store.path / "zarr.json")
     run = Run(model, patches, watched, settings, partial_dir(config) / "train", key)
     run.results = config.results

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jaisp.config.train import TrainConfig
-from jaisp.train.objective import Terms, information, vicreg
+from jaisp.train.objective import Terms, information, random_blocks, vicreg
 from jaisp.train.sigreg import sigreg
 
 
@@ -19,8 +19,10 @@ def find_terms(
     targets: Sequence[Tensor] | None = None,
 ) -> Terms:
     """The terms of `train.objective` over the pairs of a step, of all ranks."""
+    seed = (settings.seed << 32) + step
     if settings.objective == "information":
-        return information(first, second, weight, targets)
+        blocks = random_blocks(first.shape[1], settings.block, seed)
+        return information(first, second, weight, targets, blocks)
     if settings.objective == "vicreg":
         return vicreg(first, second, weight, targets)
     test = settings.sigreg
@@ -31,7 +33,7 @@ def find_terms(
         targets,
         slices=test.slices,
         tokens=test.tokens,
-        seed=(settings.seed << 32) + step,
+        seed=seed,
     )
 
 

@@ -42,6 +42,7 @@ def information(
     second: Float[Tensor, "token dimension"],
     weight: Float[Tensor, " token"],
     targets: Sequence[Tensor] | None = None,
+    blocks: Sequence[Tensor] | None = None,
 ) -> Terms:
     """What two views tell of one another, by log-determinants; the loss is the terms' sum.
 
@@ -57,6 +58,9 @@ def information(
     the tokens, so that no direction counts for its size. After CorInfoMax (Özsoy et al. 2022,
     arXiv:2209.07999) and canonical correlation (Hotelling 1936). `targets` are the tokens that
     first and second are aligned with instead of with each other, a teacher's: of (first, second).
+
+    blocks: dimensions that are taken together, each in one block; default all of them. With
+    several, log det is the sum of the blocks' own (see `random_blocks`).
     """
     first, second, weight = first.float(), second.float(), weight.float()
     share = shares(weight)
@@ -67,14 +71,31 @@ def information(
     level = spread / scale + floor
     pairs = aligned(first, second, targets)
     squares = summed(*(_mean_square(x - y, share) for x, y in pairs))
-    apart = [torch.logdet(square / (2 * scale) + floor) for square in squares]
+    apart = [_log_det(square / (2 * scale) + floor, blocks) for square in squares]
     single = level.diagonal().log().sum()
     dimensions = len(spread)
     return Terms(
         alignment=torch.stack(apart).mean() / dimensions,
         variance=-single / dimensions + HOLD * scale.log().square(),
-        covariance=(single - torch.logdet(level)) / dimensions,
+        covariance=(single - _log_det(level, blocks)) / dimensions,
     )
+
+
+def _log_det(matrix: Tensor, blocks: Sequence[Tensor] | None) -> Tensor:
+    if blocks is None:
+        return torch.logdet(matrix)
+    return torch.stack([torch.logdet(matrix[block][:, block]) for block in blocks]).sum()
+
+
+def random_blocks(dimensions: int, block: int, seed: int) -> list[Tensor]:
+    """Dimensions in random blocks of at most `block`, as even as can be.
+
+    A covariance of D dimensions takes several D independent tokens. A step that has fewer can
+    still tell of blocks of dimensions, other ones every time: a composite likelihood (Varin, Reid,
+    Firth 2011) in place of the whole one.
+    """
+    order = torch.randperm(dimensions, generator=torch.Generator().manual_seed(seed))
+    return list(order.tensor_split(-(-dimensions // block)))
 
 
 def vicreg(

@@ -1,0 +1,150 @@
+"""Where light lies about each token: moments of maps in which sources stand out.
+
+A mean over a token says what is there and forgets where. Here each pixel is weighted by how surely
+a source lies on it, and the token is given the weights' sum, their centre and their spread in
+windows about it: numbers that are linear in a source's position, to a small part of a pixel,
+whatever the instrument. docs/architecture.md has the reasons.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jaisp.model.smoothing import smoothed
+
+# Widths (1 σ, arcsec) of the Gaussians that filters are made of, and the smallest in pixels.
+NARROWEST, WIDEST, WIDTHS = 0.07, 0.45, 4
+NARROWEST_PIXELS = 0.45
+CUT = 2.25  # σ at which Gaussians end
+# Windows, in tokens from a token's centre: flat to the first, nothing beyond the second.
+WINDOWS = ((0.75, 1.0), (1.25, 1.75))
+# How weights rise with the squared S/N: from where, how steeply in the first and the last map of a
+# window, and to what logarithm at most.
+FAINTEST, STEEPNESS, MOST = 8.0, (1.5, 5.0), 50.0
+# Filters begin as wide as the PSF, or this many times.
+BEGINNINGS = (1.0, 1.4, 0.7)
+FWHM_SIGMAS = 2.3548
+# Powers of y and x in a map's moments.
+ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+
+
+class Moments(nn.Module):
+    """Moments of `maps` maps about every token, half of the maps in each of the two windows.
+
+    Map h is made from every band's signal in units of its noise, s_b. With G_j a Gaussian of unit
+    square sum and σ_bj the scatter of what it makes of noise, the S/N under a filter of learned
+    shape is m_hb = Σ_j a_hbj (G_j * s_b) / σ_bj; over the bands q_h = Σ_b max(m_hb, 0)², which for
+    filters like the PSF is twice the logarithm of the likelihood ratio of a point source at this
+    pixel with any flux in each band. The pixel's weight is (1 + q_h / τ_h)^c_h.
+    """
+
+    def __init__(
+        self, bands: int, pixels_per_token: int, grid_arcsec: float, maps: int, width: int
+    ) -> None:
+        super().__init__()
+        self.pixels_per_token, self.grid_arcsec = pixels_per_token, grid_arcsec
+        sigmas = filter_widths(grid_arcsec)
+        self.cut = math.ceil(CUT * sigmas[-1])
+        offset = torch.arange(-self.cut, self.cut + 1)
+        gaussians = torch.exp(-0.5 * (offset / torch.tensor(sigmas)[:, None]).square())
+        gaussians = gaussians / gaussians.square().sum(dim=1, keepdim=True).sqrt()
+        self.gaussians = nn.Buffer(gaussians, persistent=False)
+        # Of the noise under each Gaussian, in units of a pixel's: 1 where pixels are independent.
+        # Training measures it.
+        self.scatter = nn.Buffer(torch.ones(bands, WIDTHS))
+        self.filters = nn.Parameter(torch.empty(maps, bands, WIDTHS))
+        self.begin(torch.full((bands,), FWHM_SIGMAS * sigmas[WIDTHS // 2] * grid_arcsec))
+        steepness = torch.linspace(*STEEPNESS, maps // len(WINDOWS)).repeat(len(WINDOWS))
+        self.steepness = nn.Parameter(steepness.log())
+        self.faintest = nn.Parameter(torch.full((maps,), math.log(FAINTEST)))
+        self.nothing = nn.Parameter(torch.full((maps,), 3.0))
+        self.margin = math.ceil((WINDOWS[-1][1] - 0.5) * pixels_per_token)
+        self.out = nn.Conv2d(maps * len(ORDERS), width, 1)
+
+    @property
+    def reach(self) -> int:
+        """Pixels beyond a token that change it."""
+        return self.margin + self.cut
+
+    def forward(self, inputs: Tensor, bands: Tensor) -> Tensor:
+        """Moments [sample, maps · 6, row, column] of `inputs` [sample, band, 3, y, x]."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            weight = self._weights(inputs.float(), bands)
+            sums = self._sums(weight)
+            return self._moments(sums)
+
+    @torch.no_grad()
+    def begin(self, fwhm_arcsec: Tensor) -> None:
+        """Fresh filters: of each band's PSF, [band], and wider and narrower; NaN where unknown,
+        which begins as the others' median."""
+        fwhm = fwhm_arcsec.nan_to_num(float(fwhm_arcsec.nanmedian()))
+        widths = torch.tensor(filter_widths(self.grid_arcsec)).log()
+        for number, own in enumerate(self.filters):
+            times = BEGINNINGS[number % (len(self.filters) // len(WINDOWS)) % len(BEGINNINGS)]
+            wanted = (times * fwhm / FWHM_SIGMAS / self.grid_arcsec).log()
+            # Between the two nearest Gaussians.
+            away = (wanted[:, None] - widths).abs() / (widths[1] - widths[0])
+            own.copy_((1 - away.clamp(max=1)) + 0.05 * torch.randn_like(own))
+            nearest = away.argmin(dim=1)
+            own[torch.arange(len(own)), nearest] += (away.amin(dim=1) > 1).float()
+
+    @torch.no_grad()
+    def measure(self, inputs: Tensor) -> Tensor:
+        """Scatter of signal under each Gaussian, of all bands of some sky, [band, width]: from the
+        median of absolute values, so that sources count for little; 1 in a band without a pixel."""
+        signal, valid = inputs[:, :, 0].sinh(), inputs[:, :, 1] > 0
+        found = torch.ones_like(self.scatter)
+        for band in range(signal.shape[1]):
+            if valid[:, band].any():
+                smooth = smoothed(signal[:, band], self.gaussians).abs().transpose(0, 1)
+                found[band] = smooth[:, valid[:, band]].median(dim=1).values / 0.6745
+        return found
+
+    def _weights(self, inputs: Tensor, bands: Tensor) -> Tensor:
+        """[sample, map, y, x]."""
+        samples, count, _, height, width = inputs.shape
+        signal, valid = inputs[:, :, 0], inputs[:, :, 1]
+        flux = signal.clamp(-12, 12).sinh().reshape(samples * count, height, width)
+        smooth = smoothed(flux, self.gaussians).unflatten(0, (samples, count))
+        filters = self.filters[:, bands] / self.scatter[bands]
+        snr = torch.einsum("mbj,sbjyx->smbyx", filters, smooth)
+        square = functional.relu(snr).square().sum(dim=2)
+        rise = torch.log1p(square / self.faintest.exp()[:, None, None])
+        level = self.steepness.exp()[:, None, None] * rise
+        return level.clamp(max=MOST).exp() * valid.amax(dim=1, keepdim=True)
+
+    def _sums(self, weight: Tensor) -> Tensor:
+        """Weights times 1, y, x, yy, yx and xx, in tokens, [sample, map, moment, row, column]."""
+        height, width = (size // self.pixels_per_token for size in weight.shape[2:])
+        by_window = weight.unflatten(1, (len(WINDOWS), -1))
+        y, x = (self._windows(length, weight.device)[:, None] for length in (height, width))
+        both = y.flatten(2, 3) @ by_window @ x.flatten(2, 3).transpose(2, 3)
+        powers = both.unflatten(4, (-1, width)).unflatten(3, (-1, height)).flatten(1, 2)
+        return torch.stack([powers[:, :, of_y, :, of_x] for of_y, of_x in ORDERS], dim=2)
+
+    def _windows(self, tokens: int, device: torch.device) -> Tensor:
+        """The windows of a row of tokens times 1, y and yy, [window, power, token, pixel]."""
+        pixels = torch.arange(tokens * self.pixels_per_token, device=device) + 0.5
+        centres = torch.arange(tokens, device=device) + 0.5
+        away = pixels / self.pixels_per_token - centres[:, None]
+        windows = [((end - away.abs()) / (end - flat)).clamp(0, 1) for flat, end in WINDOWS]
+        return torch.stack([torch.stack([w, w * away, w * away**2]) for w in windows])
+
+    def _moments(self, sums: Tensor) -> Tensor:
+        # Where nothing stands out, the centre is the token's own.
+        nothing = self.nothing.exp() * self.pixels_per_token**2
+        total = sums[:, :, :1] + nothing[:, None, None, None]
+        centre, square = sums[:, :, 1:3] / total, sums[:, :, 3:] / total
+        spread = square - centre[:, :, [0, 0, 1]] * centre[:, :, [0, 1, 1]]
+        level = total.log() / self.steepness.exp()[:, None, None, None]
+        return torch.cat([centre, 3 * spread, 0.3 * level], dim=2).flatten(1, 2)
+
+
+def filter_widths(grid_arcsec: float) -> list[float]:
+    """σ of the Gaussians, in pixels, evenly in logarithm."""
+    narrowest = max(NARROWEST / grid_arcsec, NARROWEST_PIXELS)
+    widest = max(WIDEST / grid_arcsec, 2 * narrowest)
+    step = (widest / narrowest) ** (1 / (WIDTHS - 1))
+    return [narrowest * step**number for number in range(WIDTHS)]

@@ -1,0 +1,119 @@
+"""Moments say where light lies, whatever the pixels; filters are what convolutions would give."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from jaisp.model.inputs import asinh
+from jaisp.model.moments import FAINTEST, WINDOWS, Moments, filter_widths
+from jaisp.model.smoothing import smoothed
+
+
+def star(place, snr, n, grid, tokens=7, fwhm=0.7, seed=0):
+    """Inputs of one band with a Gaussian at `place` (y, x in tokens from the middle token's
+    centre), of that S/N under its own filter, in noise of 1 a pixel."""
+    side = tokens * n
+    axis = (torch.arange(side, dtype=torch.float64) + 0.5) / n - tokens / 2
+    sigma = fwhm / 2.3548 / (n * grid)
+    y, x = (torch.exp(-0.5 * ((axis - centre) / sigma) ** 2) for centre in place)
+    profile = torch.outer(y, x)
+    noise = (
+        np.random.default_rng(seed).normal(size=(side, side)) if seed else np.zeros((side, side))
+    )
+    flux = snr * profile / profile.square().sum().sqrt() + torch.from_numpy(noise)
+    valid = torch.ones(side, side)
+    return torch.stack([asinh(flux).float(), valid, 0 * valid])[None, None]
+
+
+def moments_of(inputs, n, grid, maps=4):
+    torch.manual_seed(0)
+    layer = Moments(inputs.shape[1], n, grid, maps, 8)
+    with torch.no_grad():
+        found = layer(inputs, torch.arange(inputs.shape[1])).unflatten(1, (maps, -1))
+    middle = inputs.shape[-1] // n // 2
+    return found[0, :, :, middle, middle].double()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    y=st.floats(-0.7, 0.7),
+    x=st.floats(-0.7, 0.7),
+    scale=st.sampled_from([(8, 0.1), (4, 0.2), (5, 0.32), (8, 0.2)]),
+)
+def test_the_centre_is_that_of_a_bright_source(y, x, scale):
+    n, grid = scale
+    found = moments_of(star((y, x), 200, n, grid, fwhm=0.9), n, grid)
+    expected = torch.tensor([y, x], dtype=torch.float64).expand(2, 2)
+    # The wide window's maps: a source within ± .7 of a token lies whole in its flat part.
+    torch.testing.assert_close(found[2:, :2], expected, rtol=0, atol=0.05 / n)
+
+
+def test_centres_are_within_twice_what_the_noise_allows_before_any_training():
+    n, grid, fwhm, snr = 4, 0.2, 0.8, 30.0
+    bound = fwhm / 2.3548 / snr / (n * grid)  # tokens, of a Gaussian in white noise
+    errors = []
+    for seed in range(1, 40):
+        place = np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
+        found = moments_of(star(place, snr, n, grid, fwhm=fwhm, seed=seed), n, grid)
+        errors.append((found[:, :2] - torch.from_numpy(place)).numpy())
+    scatter = np.median(np.abs(errors), axis=(0, 2)) / 0.6745
+    assert scatter.min() < 2 * bound
+
+
+def test_a_wider_source_has_wider_moments_along_its_own_axis():
+    inputs = star((0.1, -0.2), 1e3, 8, 0.1, fwhm=0.5)
+    flux = inputs[:, :, 0].sinh()
+    longer = functional.conv2d(flux, torch.ones(1, 1, 9, 1) / 9, padding=(4, 0))
+    blurred = torch.cat([asinh(longer)[:, :, None], inputs[:, :, 1:]], dim=2)
+    round_, long = (moments_of(each, 8, 0.1)[2] for each in (inputs, blurred))
+    assert long[2] > 1.2 * round_[2]
+    assert long[4] == pytest.approx(round_[4].item(), rel=0.1)
+    assert abs(long[3]) < 0.05 * long[2]
+
+
+def test_without_light_the_centre_is_the_tokens_own():
+    found = moments_of(torch.zeros(1, 2, 3, 56, 56), 8, 0.1)
+    torch.testing.assert_close(found[:, :2], torch.zeros(4, 2).double())
+
+
+def test_missing_pixels_have_no_weight():
+    inputs = star((0.3, 0.2), 100, 8, 0.1)
+    inputs[..., :28] = 0  # the left half, the source's own middle with it
+    torch.manual_seed(0)
+    layer = Moments(1, 8, 0.1, 4, 8)
+    assert (layer._weights(inputs, torch.arange(1))[..., :28] == 0).all()
+
+
+def test_noise_that_pixels_share_is_measured_and_divided_by():
+    white = np.random.default_rng(1).normal(size=(2, 1, 160, 160)).astype(np.float32)
+    shared = functional.avg_pool2d(torch.from_numpy(white), 3, stride=1, padding=1) * 3
+    layer = Moments(1, 8, 0.1, 2, 8)
+
+    def scatter(signal):
+        valid = torch.ones_like(signal)
+        return layer.measure(torch.stack([asinh(signal), valid, 0 * valid], dim=2))[0]
+
+    torch.testing.assert_close(scatter(torch.from_numpy(white)), torch.ones(4), rtol=0.05, atol=0)
+    # Sums over an area that is wide against the noise's own grow by 3.
+    assert scatter(shared)[-1].item() == pytest.approx(3, rel=0.1)
+
+
+def test_smoothing_is_a_convolution_along_both_axes():
+    planes = torch.randn(3, 70, 45, generator=torch.Generator().manual_seed(1))
+    filters = torch.tensor([[1.0, 2.0, 3.0, 2.0, 1.0], [0.0, 1.0, 0.0, 1.0, 0.0]])
+    along_y = functional.conv2d(planes[:, None], filters[:, None, :, None], padding=(2, 0))
+    both = functional.conv2d(along_y, filters[:, None, None], padding=(0, 2), groups=2)
+    torch.testing.assert_close(smoothed(planes, filters), both)
+
+
+def test_filters_resolve_the_finest_psf_and_the_coarsest():
+    for grid in (0.1, 0.2, 0.32, 0.05):
+        widths = filter_widths(grid)
+        assert widths == sorted(widths)
+        assert widths[0] >= 0.45
+        assert widths[-1] * grid > 0.44
+    assert WINDOWS[0][1] < WINDOWS[1][1]
+    assert FAINTEST > 0
