@@ -2,8 +2,8 @@
 
 Each is a Moffat profile as wide as the band's PSF on that patch, integrated over pixels, at a
 random place on a small window of a survey's own training sky, with its noise and whatever else
-lies there. Its S/N is drawn evenly in logarithm and shared among the bands at random: no catalogue
-and no spectrum is needed.
+lies there. Its S/N, in that noise as it is correlated, is drawn evenly in logarithm and shared
+among the bands at random: no catalogue and no spectrum is needed.
 """
 
 import logging
@@ -18,6 +18,7 @@ from torch.nn.functional import avg_pool2d
 
 from jaisp.config.train import TrainConfig
 from jaisp.model.inputs import asinh
+from jaisp.store.correlation import DISC_OF_FWHM
 from jaisp.train.patches import Codes, Patches
 from jaisp.train.ranks import own_part
 from jaisp.train.views import cut, draw_phase
@@ -37,14 +38,16 @@ GAUSSIAN = 0.6  # σ of a position over FWHM / S/N, of profiles that are about G
 class ImplantDraw:
     """Windows of one survey, still coded, and the sources to be added.
 
-    offset: y, x from the centre of the window's middle token, arcsec. snr: [source, band]. fwhm:
-    [source, band], arcsec.
+    offset: y, x from the centre of the window's middle token, arcsec. snr: [source, band], of a
+    matched filter. correlation: [source, band], its noise over that of white noise. fwhm: [source,
+    band], arcsec.
     """
 
     survey: str
     codes: Codes
     offset: Float32[Tensor, "source 2"]
     snr: Float32[Tensor, "source band"]
+    correlation: Float32[Tensor, "source band"]
     fwhm: Float32[Tensor, "source band"]
 
 
@@ -94,6 +97,10 @@ class Implants:
         widths = np.stack([self.fwhm[survey][patch] for patch in chosen.tolist()])
         widths = widths * (1 + WIDTH_ERROR * rng.uniform(-1, 1, (self.count, 1)))
         known = np.isfinite(widths)
+        correlation = [
+            self.patches.correlation_within(patch, survey, DISC_OF_FWHM * own)
+            for patch, own in zip(chosen.tolist(), np.where(known, widths, 1.0), strict=True)
+        ]
         share = rng.dirichlet(np.ones(widths.shape[1]), size=self.count) * known
         share /= share.sum(axis=1, keepdims=True)
         log_snr = rng.uniform(math.log(LOWEST_SNR), math.log(HIGHEST_SNR), (self.count, 1))
@@ -111,6 +118,7 @@ class Implants:
                 for values in (
                     offset,
                     np.exp(log_snr) * np.sqrt(share),
+                    np.stack(correlation),
                     np.where(known, widths, 1.0),
                 )
             ),
@@ -123,8 +131,9 @@ class Implants:
         grid = self.patches.store.grid_arcsec(draw.survey)
         middle = (self.window // 2 + 0.5) * self.patches.store.token_arcsec
         snr, fwhm, offset = (t.to(device) for t in (draw.snr, draw.fwhm, draw.offset))
+        amplitude = snr * draw.correlation.to(device)
         profile = point_sources(offset + middle, fwhm, grid, signal.shape[-1])
-        flux = signal.sinh() + snr[:, :, None, None] * profile
+        flux = signal.sinh() + amplitude[:, :, None, None] * profile
         added = torch.stack([asinh(flux), valid, depth], dim=2)
         # A band without a pixel tells nothing of where a source lies.
         seen = snr * (valid.flatten(2).amax(dim=2) > 0)

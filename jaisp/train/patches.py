@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from jaisp.model.inputs import network_inputs
 from jaisp.progress import track
 from jaisp.store.batches import decode_planes
+from jaisp.store.correlation import DISC_OF_SQUARE, correlation_within
 from jaisp.store.dataset import MatchedViews
 from jaisp.store.reader import Store
 from jaisp.train.detect import count_sources
@@ -27,7 +28,9 @@ class Patches:
     `numbers` are the store's patch numbers; `covered[survey]` those that the survey covers;
     `present[survey][number]` which bands have any pixel there, and `snr[survey][number]` the S/N
     of each token, float32 [row, column]; `sources[survey][number]` how many sources are detected
-    on each, where `detect` asks for it. `resident`: whether memory_gib holds all of them.
+    on each, where `detect` asks for it. `correlation[survey][number]`, float32 [band], is by how
+    much the noise of a token's sum exceeds that of white noise. `resident`: whether memory_gib
+    holds all of them.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Patches:
         self.present: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
         self.snr: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
         self.sources: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
+        self.correlation: dict[str, dict[int, np.ndarray]] = {s: {} for s in self.surveys}
         self.typical_noise = {s: torch.from_numpy(noise) for s, noise in typical_noise.items()}
         seen = {s: (store.coverage(s)[numbers] > 0).any(axis=1) for s in self.surveys}
         self._views = {s: MatchedViews(store, numbers, [s]) for s in self.surveys if seen[s].any()}
@@ -92,13 +96,25 @@ class Patches:
             inputs[k] = network_inputs(flux, noise, one["mask"], typical)[0]
         return inputs
 
+    def correlation_within(
+        self, number: int, survey: str, diameters: Float[np.ndarray, "*source band"]
+    ) -> Float32[np.ndarray, "*source band"]:
+        """Noise of a patch's sums within discs (arcsec) over that of white noise, by bands."""
+        known = self.store.noise_correlation(self.store[number].cell, survey)
+        found = correlation_within(known, diameters, self.store.grid_arcsec(survey))
+        return found.astype(np.float32)
+
     def _look_at(self, number: int, survey: str, detect: bool) -> None:
         (codes,) = self.codes([number], survey)
         batch = {name: tensor[None] for name, tensor in codes.items()}
         inputs = self.inputs(batch, survey, torch.device("cpu"))
         self.covered[survey].append(number)
         self.present[survey][number] = (inputs[0, :, 1] > 0).any(dim=(1, 2)).numpy()
-        self.snr[survey][number] = token_snr(inputs, self.n[survey])[0].numpy()
+        width = np.full(inputs.shape[1], DISC_OF_SQUARE * self.store.token_arcsec)
+        correlation = self.correlation_within(number, survey, width)
+        self.correlation[survey][number] = correlation
+        factors = torch.from_numpy(correlation)[None]
+        self.snr[survey][number] = token_snr(inputs, factors, self.n[survey])[0].numpy()
         if detect:
             weight = 1 / self.typical_noise[survey]
             self.sources[survey][number] = count_sources(inputs[0], weight, self.n[survey])
@@ -134,17 +150,21 @@ def measure_noise(
 
 
 def token_snr(
-    inputs: Float32[Tensor, "sample band plane y x"], n: int
+    inputs: Float32[Tensor, "sample band plane y x"],
+    correlation: Float32[Tensor, "sample band"],
+    n: int,
 ) -> Float32[Tensor, "sample row column"]:
     """S/N of the flux in each token's square of n × n pixels: bands in quadrature, those below
     zero left out.
 
-    inputs: as `network_inputs` gives them. NaN for tokens of which no band has half of the pixels.
+    inputs: as `network_inputs` gives them. correlation: noise of such sums over that of white
+    noise. NaN for tokens of which no band has half of the pixels.
     """
     signal, valid = inputs[:, :, 0], inputs[:, :, 1]
     count = avg_pool2d(valid, n) * n * n
     total = avg_pool2d(signal.sinh(), n) * n * n
-    band_snr = total.clamp(min=0) / count.clamp(min=1).sqrt()
+    noise = count.clamp(min=1).sqrt() * correlation[:, :, None, None]
+    band_snr = total.clamp(min=0) / noise
     snr = band_snr.square().sum(dim=1).sqrt()
     return torch.where((count >= n * n / 2).any(dim=1), snr, torch.nan)
 

@@ -29,16 +29,25 @@ class Degradation:
     blur: float
     seed: int
 
+    def correlation(self, before: Float32[np.ndarray, " band"]) -> Float32[np.ndarray, " band"]:
+        """Noise of a token's sum over that of white noise: what is added is white, and blur
+        leaves a sum as it is."""
+        added = np.float32(self.noise**2)
+        return np.sqrt((before**2 + added) / (1 + added))
+
 
 @dataclass(frozen=True)
 class Crops:
     """Views of one survey, still coded: planes [sample, band, y, x] and scales [sample, band].
 
-    shown: [sample, band], which bands are given. degradations: one a sample, or an empty list.
+    correlation: [sample, band], noise of a token's sum over that of white noise, in the view as
+    it will be shown. shown: [sample, band], which bands are given. degradations: one a sample, or
+    an empty list.
     """
 
     survey: str
     codes: Codes
+    correlation: Float32[Tensor, "sample band"]
     shown: Tensor
     degradations: list[Degradation]
 
@@ -159,12 +168,14 @@ def cut(
 def stack_crops(
     survey: str,
     crops: list[dict[str, np.ndarray]],
+    correlation: list[np.ndarray],
     shown: list[np.ndarray],
     degradations: list[Degradation],
 ) -> Crops:
     """Crops of one survey as one batch."""
     codes = {name: torch.from_numpy(np.stack([c[name] for c in crops])) for name in crops[0]}
-    return Crops(survey, codes, torch.from_numpy(np.stack(shown)), degradations)
+    factors, given = (torch.from_numpy(np.stack(each)) for each in (correlation, shown))
+    return Crops(survey, codes, factors, given, degradations)
 
 
 def show(
@@ -252,6 +263,7 @@ def draw_views(
     """
     crops: tuple[list[dict], list[dict]] = ([], [])
     given: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    correlation: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     degradations: tuple[list[Degradation], list[Degradation]] = ([], [])
     pixels = patches.n[surveys[0]], patches.n[surveys[1]]
@@ -273,15 +285,19 @@ def draw_views(
         worse = draw_degradation(rng) if kind == "degraded" else None
         if sample not in own:
             continue
-        if worse is not None:
-            degradations[1].append(worse)
         place = own.index(sample)
         for side, survey in enumerate(surveys):
             corner = whole[side] + phase
             crops[side].append(cut(codes[survey][place], corner, crop, pixels[side], turn))
             given[side].append(shown[side])
+            correlation[side].append(patches.correlation[survey][number])
             places[side].append(both[side] + place * crop * crop)
-    first, second = (stack_crops(surveys[k], crops[k], given[k], degradations[k]) for k in (0, 1))
+        if worse is not None:
+            degradations[1].append(worse)
+            correlation[1][-1] = worse.correlation(correlation[1][-1])
+    first, second = (
+        stack_crops(surveys[k], crops[k], correlation[k], given[k], degradations[k]) for k in (0, 1)
+    )
     first_place, second_place = (torch.from_numpy(np.concatenate(side)) for side in places)
     return Draw(kind, numbers, first, second, first_place, second_place)
 
@@ -292,9 +308,11 @@ def show_views(draw: Draw, patches: Patches, sky_weight: float, device: torch.de
     first, second = (Views(crops.survey, show(crops, patches, device)) for crops in sides)
     first_place, second_place = draw.first_place.to(device), draw.second_place.to(device)
     # Of what the views show: a band that is left out, or noise that was added, counts.
+    first_snr, second_snr = (
+        token_snr(views.inputs, crops.correlation.to(device), patches.n[crops.survey])
+        for views, crops in zip((first, second), sides, strict=True)
+    )
     weight = token_weight(
-        token_snr(first.inputs, patches.n[first.survey]).flatten()[first_place],
-        token_snr(second.inputs, patches.n[second.survey]).flatten()[second_place],
-        sky_weight,
+        first_snr.flatten()[first_place], second_snr.flatten()[second_place], sky_weight
     )
     return Batch(draw.name, draw.patches, first, second, first_place, second_place, weight)
