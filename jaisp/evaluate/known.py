@@ -154,7 +154,7 @@ def features_of(
     components: dict[str, dict[str, np.ndarray]] = {}
     reductions: dict[str, dict[str, Reduction]] = {}
     for name, (survey, bands) in chosen.items():
-        edge = settings.edge_tokens
+        edge = settings.edge
         raw = features(known.sky, survey, encoders, known.tokens, edge, bands, (TOKENS,))
         reductions[name] = {
             label: Reduction.fit(readouts[TOKENS], train, settings.seed)
