@@ -12,16 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from jaisp.config.train import TrainConfig
 from jaisp.model.inputs import asinh
 from jaisp.store.correlation import DISC_OF_FWHM
+from jaisp.train.dither import MARGIN
 from jaisp.train.patches import Codes, Patches
 from jaisp.train.ranks import own_part
-from jaisp.train.views import cut, draw_phase
+from jaisp.train.views import cut, draw_dither, draw_phase, turned_fraction
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class ImplantDraw:
 
     offset: y, x from the centre of the window's middle token, arcsec. snr: [source, band], of a
     matched filter. correlation: [source, band], its noise over that of white noise. fwhm: [source,
-    band], arcsec.
+    band], arcsec. fraction: [source, 2], by which the windows are yet to be displaced, in pixels.
     """
 
     survey: str
@@ -49,6 +50,7 @@ class ImplantDraw:
     snr: Float32[Tensor, "source band"]
     correlation: Float32[Tensor, "source band"]
     fwhm: Float32[Tensor, "source band"]
+    fraction: Float32[Tensor, "source 2"] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Implants:
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.count, self.seed = patches, settings.position.sources, settings.seed
+        self.dither = settings.dither
         self.window = min(WINDOW, patches.tokens - 1)
         self.surveys: list[str] = []
         if settings.position.weight:
@@ -92,14 +95,16 @@ class Implants:
         corner = rng.integers(0, last, size=(self.count, 2)) + [
             draw_phase(rng, (n, n)) for _ in range(self.count)
         ]
+        if self.dither:
+            corner = corner + [draw_dither(rng, (n, n), self.dither) for _ in range(self.count)]
         turn = rng.integers(8, size=self.count)
         offset = rng.uniform(-token, token, (self.count, 2))
         widths = np.stack([self.fwhm[survey][patch] for patch in chosen.tolist()])
         widths = widths * (1 + WIDTH_ERROR * rng.uniform(-1, 1, (self.count, 1)))
         known = np.isfinite(widths)
         correlation = [
-            self.patches.correlation_within(patch, survey, DISC_OF_FWHM * own)
-            for patch, own in zip(chosen.tolist(), np.where(known, widths, 1.0), strict=True)
+            self.patches.correlation_within(patch, survey, DISC_OF_FWHM * wide)
+            for patch, wide in zip(chosen.tolist(), np.where(known, widths, 1.0), strict=True)
         ]
         share = rng.dirichlet(np.ones(widths.shape[1]), size=self.count) * known
         share /= share.sum(axis=1, keepdims=True)
@@ -107,26 +112,26 @@ class Implants:
         own = range(self.count)[self.part]
         patches = self.patches.codes([int(chosen[k]) for k in own], survey)
         windows = [
-            cut(codes, corner[k], self.window, n, int(turn[k]))
+            cut(codes, corner[k], self.window, n, int(turn[k]), MARGIN if self.dither else 0)
             for k, codes in zip(own, patches, strict=True)
         ]
+        fraction = np.stack([turned_fraction(corner[k], n, int(turn[k])) for k in own])
         return ImplantDraw(
             survey,
             {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in windows[0]},
-            *(
-                torch.from_numpy(values[self.part].astype(np.float32))
-                for values in (
-                    offset,
-                    np.exp(log_snr) * np.sqrt(share),
-                    np.stack(correlation),
-                    np.where(known, widths, 1.0),
-                )
-            ),
+            offset=self._own(offset),
+            snr=self._own(np.exp(log_snr) * np.sqrt(share)),
+            correlation=self._own(np.stack(correlation)),
+            fwhm=self._own(np.where(known, widths, 1.0)),
+            fraction=torch.from_numpy(fraction) if self.dither else None,
         )
+
+    def _own(self, values: Float[np.ndarray, "source _"]) -> Float32[Tensor, "own _"]:
+        return torch.from_numpy(values[self.part].astype(np.float32))
 
     def show(self, draw: ImplantDraw, device: torch.device) -> Implanted:
         """The windows with their sources, made on the device."""
-        inputs = self.patches.inputs(draw.codes, draw.survey, device)
+        inputs = self.patches.inputs(draw.codes, draw.survey, device, draw.fraction)
         signal, valid, depth = inputs.unbind(dim=2)
         grid = self.patches.store.grid_arcsec(draw.survey)
         middle = (self.window // 2 + 0.5) * self.patches.store.token_arcsec

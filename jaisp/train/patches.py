@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -13,10 +13,13 @@ from jaisp.progress import track
 from jaisp.store.batches import decode_planes
 from jaisp.store.correlation import DISC_OF_SQUARE, correlation_within
 from jaisp.store.dataset import MatchedViews
+from jaisp.store.layout import UNUSABLE
 from jaisp.store.reader import Store
 from jaisp.train.detect import count_sources
+from jaisp.train.dither import MARGIN, displaced, trimmed
 
 SOURCE_SNR = 5.0
+CACHED_PIXELS = 2**17
 
 # One survey's planes, as `MatchedViews` gives them: small integers and their scales.
 Codes = dict[str, Tensor]
@@ -81,19 +84,35 @@ class Patches:
         return sorted(set.intersection(*covered))
 
     def inputs(
-        self, codes: Codes, survey: str, device: torch.device
+        self,
+        codes: Codes,
+        survey: str,
+        device: torch.device,
+        fraction: Float32[Tensor, "sample 2"] | None = None,
     ) -> Float32[Tensor, "sample band 3 y x"]:
-        """What networks see of a batch of codes [sample, band, y, x], decoded on the device."""
+        """What networks see of a batch of codes [sample, band, y, x], decoded on the device.
+
+        fraction: of a pixel, in rows and in columns, by which each sample is displaced; the codes
+        then have `jaisp.train.dither.MARGIN` pixels more on every side.
+        """
         sent = {name: tensor.to(device) for name, tensor in codes.items()}
+        moves = None if fraction is None else fraction.to(device)
         typical = self.typical_noise[survey].to(device)
         samples, bands, y, x = sent["flux"].shape
-        inputs = torch.empty((samples, bands, 3, y, x), device=device)
-        # One after another: what is computed on the way stays in the processor's cache.
-        for k in range(samples):
-            one = {name: tensor[k : k + 1] for name, tensor in sent.items()}
-            flux = decode_planes(one["flux"], one["scale"])
-            noise = decode_planes(one["noise"], one["noise_scale"])
-            inputs[k] = network_inputs(flux, noise, one["mask"], typical)[0]
+        margin = 0 if moves is None else MARGIN
+        inputs = torch.empty((samples, bands, 3, y - 2 * margin, x - 2 * margin), device=device)
+        # A few after others: what is computed on the way stays in the processor's cache.
+        few = max(1, CACHED_PIXELS // (bands * y * x))
+        each = few if device.type == "cpu" else samples
+        for part in (slice(first, first + each) for first in range(0, samples, each)):
+            some = {name: tensor[part] for name, tensor in sent.items()}
+            flux = decode_planes(some["flux"], some["scale"])
+            noise, mask = decode_planes(some["noise"], some["noise_scale"]), some["mask"]
+            if moves is not None:
+                # Noise planes are smooth over half a pixel, and stay.
+                flux = displaced(flux, _usable(flux, noise, mask), moves[part])
+                noise, mask = trimmed(noise), trimmed(mask)
+            inputs[part] = network_inputs(flux, noise, mask, typical)
         return inputs
 
     def correlation_within(
@@ -118,6 +137,12 @@ class Patches:
         if detect:
             weight = 1 / self.typical_noise[survey]
             self.sources[survey][number] = count_sources(inputs[0], weight, self.n[survey])
+
+
+def _usable(
+    flux: Float32[Tensor, "sample band y x"], noise: Tensor, mask: Tensor
+) -> Bool[Tensor, "sample band y x"]:
+    return flux.isfinite() & (noise > 0) & ((mask & int(UNUSABLE)) == 0)
 
 
 def measure_noise(
