@@ -30,10 +30,11 @@ class EvaluateConfig(Section):
     crop_tokens: int = Field(
         4, ge=4, description="Whole tokens by which the two views' crops are displaced, each way."
     )
-    edge_tokens: int = Field(
-        10,
+    edge_tokens: int | None = Field(
+        None,
         ge=0,
-        description="Tokens of unseen sky around the patch that both crops hold, each way.",
+        description="Tokens of unseen sky around a patch, or around a source's, that encoders are "
+        "shown, each way; default: as far as the model sees.",
     )
     window_tokens: int = Field(
         8, ge=1, description="Scope `patch`: candidates up to this far from the right place."
@@ -52,3 +53,9 @@ class EvaluateConfig(Section):
     )
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of an interval.")
     seed: int = Field(1, ge=0, description="Of crops, controls and intervals.")
+
+    @property
+    def edge(self) -> int:
+        """`edge_tokens`, where they are known: given, or found by `jaisp.evaluate.edge`."""
+        assert self.edge_tokens is not None, "how far encoders see was not asked"
+        return self.edge_tokens

@@ -49,9 +49,15 @@ MODULES = {
         "sky.py",
     ),
     "inject": ("inject",),
-    "train": ("model", "store/batches.py", "store/dataset.py", "train"),
-    "embed": ("embedding.py", "embedding"),
-    "evaluate": ("evaluate",),
+    "train": (
+        "model",
+        "store/batches.py",
+        "store/correlation.py",
+        "store/dataset.py",
+        "train",
+    ),
+    "embed": ("embedding.py", "embedding", "store/correlation.py"),
+    "evaluate": ("evaluate", "store/correlation.py"),
     "report": ("report",),
 }
 

@@ -80,6 +80,13 @@ class TrainConfig(Section):
         "signal",
         description="Where crops go: to tokens of high S/N, of detected sources, or anywhere.",
     )
+    dither: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Chance of a pair, and of a source added for positions, to have its pixels "
+        "displaced by a part of a pixel, both views alike.",
+    )
     band_dropout: float = Field(
         0.1, ge=0.0, lt=1.0, description="Chance of each band to be left out of a view."
     )

@@ -8,6 +8,7 @@ from astropy.wcs import WCS
 from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 
 from jaisp.sky import plane_wcs
+from jaisp.store.correlation import DISC_OF_SQUARE, correlation_within
 from jaisp.store.layout import UNUSABLE, Flag
 
 # A token whose square has fewer valid pixels than this share, in every band, is uncovered.
@@ -71,7 +72,7 @@ def signal_to_noise(
 ) -> Float32[np.ndarray, "row column"]:
     """S/N of the flux in each square, in its best band; 0 where nothing is valid.
 
-    correlation: measured over white-noise scatter in an aperture, from the store.
+    correlation: measured over white-noise scatter within a square (`correlation_within`).
     """
     valid = planes.valid
     flux = squares(np.where(valid, planes.flux, 0), side).sum(axis=-1)
@@ -94,7 +95,11 @@ class Mosaic:
         self.token_arcsec: float = store.token_arcsec
         self.pixels_per_token: int = store.pixels_per_token(survey)
         self.grid_arcsec: float = store.grid_arcsec(survey)
-        self.correlation = _correlation(store.noise_correlation(cell, survey))
+        self.correlation = correlation_within(
+            store.noise_correlation(cell, survey),
+            DISC_OF_SQUARE * self.token_arcsec,
+            self.grid_arcsec,
+        )
         self._store = store
         self._patch_tokens = round(store.patch_arcsec / store.token_arcsec)
 
@@ -145,9 +150,3 @@ class Mosaic:
             return None
         view = patch[self.survey]
         return Planes(view.flux, view.noise, view.mask)
-
-
-def _correlation(measured: Float[np.ndarray, "band aperture"]) -> Float[np.ndarray, " band"]:
-    """One factor a band for squares about as wide as a token; 1 where it wasn't measured."""
-    known = np.nan_to_num(np.asarray(measured, np.float64), nan=1.0)
-    return np.maximum(known.mean(axis=1), 1.0)

@@ -113,7 +113,7 @@ def pairs_seen(
     pairs: InjectedSky, encoders: Mapping[str, Encoder], settings: EvaluateConfig
 ) -> dict[str, Features]:
     """What every survey's encoders say around each source."""
-    tokens, edge = nearest_tokens(pairs), settings.edge_tokens
+    tokens, edge = nearest_tokens(pairs), settings.edge
     surveys = sorted(pairs.store.surveys)
     return {s: features(pairs, s, encoders, tokens, edge, readouts=(TOKENS,)) for s in surveys}
 

@@ -23,17 +23,12 @@ from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import AROUND, TOKENS, InjectedSky, features
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
 from jaisp.evaluate.probe import BestProbe
-from jaisp.evaluate.sources import (
-    FWHM_IN_SIGMA,
-    correlation_within,
-    find_sources,
-    fwhm_arcsec,
-    usable,
-)
+from jaisp.evaluate.sources import FWHM_IN_SIGMA, find_sources, fwhm_arcsec, usable
 from jaisp.evaluate.stamps import Stamps, cut_stamps, join_stamps
 from jaisp.evaluate.views import Encoder
 from jaisp.progress import track
 from jaisp.sky import plane_xy
+from jaisp.store.correlation import DISC_OF_FWHM, correlation_within
 from jaisp.store.reader import Store
 
 BOTH = "both"
@@ -159,7 +154,7 @@ def features_of(
     components: dict[str, dict[str, np.ndarray]] = {}
     reductions: dict[str, dict[str, Reduction]] = {}
     for name, (survey, bands) in chosen.items():
-        edge = settings.edge_tokens
+        edge = settings.edge
         raw = features(known.sky, survey, encoders, known.tokens, edge, bands, (TOKENS,))
         reductions[name] = {
             label: Reduction.fit(readouts[TOKENS], train, settings.seed)
@@ -311,7 +306,8 @@ class _Patch:
             sigma = np.sqrt(seeing**2 + size[:, None] ** 2)
             # A matched filter of a Gaussian as wide as the source and the PSF.
             noise = self._noise(survey, self._within(table)) / mosaic.grid_arcsec
-            noise = noise * np.sqrt(4 * np.pi) * sigma * self._correlation(survey, 1.58 * sigma)
+            disc = DISC_OF_FWHM * FWHM_IN_SIGMA * sigma
+            noise = noise * np.sqrt(4 * np.pi) * sigma * self._correlation(survey, disc)
             for number, band in enumerate(mosaic.bands):
                 table[f"flux_{survey}_{band}"] = np.where(
                     np.isfinite(noise[:, number]), truth[f"flux_{survey}_{band}"], np.nan
@@ -334,8 +330,7 @@ class _Patch:
         for survey, mosaic in self.mosaics.items():
             good = usable(mosaic)
             noise = self._noise(survey, self._within(table))
-            radius = np.full(len(mosaic.bands), SEP_RADIUS_ARCSEC)
-            correlation = self._correlation(survey, radius)
+            correlation = self._correlation(survey, 2 * SEP_RADIUS_ARCSEC)
             x, y = (self._within(table) / mosaic.grid_arcsec - 0.5).T.copy()
             for number, band in enumerate(mosaic.bands):
                 flux, error, _ = sep.sum_circle(
@@ -395,6 +390,8 @@ class _Patch:
         noise = np.where(usable(mosaic)[:, y, x], mosaic.noise[:, y, x], np.nan)
         return noise.T.astype(float)
 
-    def _correlation(self, survey: str, radii: np.ndarray) -> Float[np.ndarray, "*source band"]:
-        known = np.asarray(self.store.noise_correlation(self.patch.cell, survey), float)
-        return correlation_within(np.where(known > 0, known, 1.0), np.asarray(radii, float))
+    def _correlation(
+        self, survey: str, diameters: np.ndarray | float
+    ) -> Float[np.ndarray, "*source band"]:
+        known = self.store.noise_correlation(self.patch.cell, survey)
+        return correlation_within(known, diameters, self.store.grid_arcsec(survey))

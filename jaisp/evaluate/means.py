@@ -63,7 +63,7 @@ def mean_tokens(
     """
     shown = everything(store) if shown is None else shown
     corners = _corners_in_turn(len(numbers), settings)
-    inner = slice(settings.edge_tokens, -settings.edge_tokens or None)
+    inner = slice(settings.edge, -settings.edge or None)
     kept: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in shown}
     valid: dict[str, list[np.ndarray]] = {name: [] for name in shown}
     sides = [(name, FIRST) for name in shown]
@@ -75,7 +75,7 @@ def mean_tokens(
     means: dict[str, dict[str, MeanToken]] = {}
     for name, by_encoder in kept.items():
         means[name] = {
-            label: _mean_token(np.stack(tokens), np.stack(valid[name]), settings.edge_tokens)
+            label: _mean_token(np.stack(tokens), np.stack(valid[name]), settings.edge)
             for label, tokens in by_encoder.items()
         }
         if "model" in means[name]:
@@ -85,7 +85,7 @@ def mean_tokens(
 
 def _corners_in_turn(count: int, settings: EvaluateConfig) -> dict[str, np.ndarray]:
     turns = np.array([CORNERS[i % len(CORNERS)] for i in range(count)]).reshape(count, 2)
-    corners = -turns * settings.crop_tokens - settings.edge_tokens
+    corners = -turns * settings.crop_tokens - settings.edge
     return {FIRST: corners, SECOND: corners}
 
 

@@ -120,7 +120,7 @@ def seen_of(
 ) -> dict[str, Features]:
     """What every survey's encoders say around each source of a sky."""
     tokens, _ = reference_tokens(sky, settings.seed)
-    edge = settings.edge_tokens
+    edge = settings.edge
     return {s: features(sky, s, encoders, tokens, edge) for s in sorted(sky.store.surveys)}
 
 

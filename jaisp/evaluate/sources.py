@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from jaisp.evaluate.mosaic import Mosaic
-from jaisp.store.layout import APERTURES_ARCSEC, UNUSABLE
+from jaisp.store.correlation import DISC_OF_FWHM, correlation_within
+from jaisp.store.layout import UNUSABLE
 from jaisp.store.reader import View
 
 DETECTION_SIGMA = 3.0
@@ -115,7 +116,7 @@ class _Image:
         for flux, good in zip(self.flux, self.good, strict=True):
             if good.any():
                 flux[good] -= _sky_level(flux, good)
-        self.correlation = np.where(correlation > 0, correlation, 1.0)
+        self.correlation = correlation
 
     def detect(self) -> Float[np.ndarray, "source 2"]:
         """Positions on the bands' sum, each weighted by its inverse variance."""
@@ -129,7 +130,7 @@ class _Image:
         sep.set_sub_object_limit(4096)
         found = sep.extract(
             snr.astype(np.float32),
-            DETECTION_SIGMA * np.median(self._correlation_within(self.fwhm / 2)),
+            DETECTION_SIGMA * np.median(self._correlation_within(DISC_OF_FWHM * self.fwhm)),
             err=1.0,
             mask=~good,
             minarea=3,
@@ -145,7 +146,7 @@ class _Image:
         snr, centroids = np.zeros((len(xy), bands)), np.full((len(xy), bands, 2), np.nan)
         x, y = (xy / self.grid - 0.5).T.copy()
         radii = np.maximum(APERTURE_IN_FWHM * self.fwhm, self.grid)
-        correlation = self._correlation_within(radii)
+        correlation = self._correlation_within(2 * radii)
         for band in range(bands):
             if not len(xy) or not self.good[band].any():
                 continue
@@ -162,17 +163,10 @@ class _Image:
             centroids[kept, band] = (np.stack([new_x, new_y], axis=1)[kept] + 0.5) * self.grid
         return snr, centroids
 
-    def _correlation_within(self, radii: Float[np.ndarray, " band"]) -> Float[np.ndarray, " band"]:
-        return correlation_within(self.correlation, radii)
-
-
-def correlation_within(
-    correlation: Float[np.ndarray, "band 2"], radii: Float[np.ndarray, "*source band"]
-) -> Float[np.ndarray, "*source band"]:
-    """Noise correlation within apertures (arcsec), between the two sizes it is known for."""
-    small, large = np.log(np.array(APERTURES_ARCSEC) / 2)
-    share = np.clip((np.log(radii) - small) / (large - small), 0, 1)
-    return correlation[:, 0] * (1 - share) + correlation[:, 1] * share
+    def _correlation_within(
+        self, diameters: Float[np.ndarray, " band"]
+    ) -> Float[np.ndarray, " band"]:
+        return correlation_within(self.correlation, diameters, self.grid)
 
 
 def _sky_level(flux: Float[np.ndarray, "y x"], good: Bool[np.ndarray, "y x"]) -> float:

@@ -13,6 +13,7 @@ from jaisp.config import Config, stage_hash
 from jaisp.config.evaluate import PARTS, EvaluateConfig
 from jaisp.errors import UserError
 from jaisp.evaluate.bench import Bench
+from jaisp.evaluate.edge import with_edge
 from jaisp.evaluate.found import Found
 from jaisp.evaluate.outcomes import NAME as OUTCOMES
 from jaisp.evaluate.outcomes import Outcomes, sky_of
@@ -41,7 +42,8 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
     weights = _weights(config)
     encoders = _load(config, threads) if weights else None
     outcomes = Outcomes(weights, sky_of(store))
-    found = MEASURES[part](Bench(store, config.evaluate, encoders, config.results, outcomes))
+    settings = with_edge(config.evaluate, encoders or (), store.token_arcsec)
+    found = MEASURES[part](Bench(store, settings, encoders, config.results, outcomes))
     outcomes.save(_outcomes_of(config, part))
     for plot in found.plots:
         plot.write(config.results / "figures")
@@ -94,7 +96,7 @@ def measure(
 
     encoders: the model, and its architecture with fresh weights, the control `random`.
     """
-    bench = Bench(store, settings, encoders)
+    bench = Bench(store, with_edge(settings, encoders or (), store.token_arcsec), encoders)
     found = [part(bench) for part in MEASURES.values()]
     joined = _joined([(part.groups, part.skipped) for part in found])
     return Found(**joined, plots=[plot for part in found for plot in part.plots])

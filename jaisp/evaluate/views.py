@@ -1,6 +1,6 @@
 """What the encoders are shown: two crops around each patch, displaced by whole tokens.
 
-Both hold the patch and `edge_tokens` more on each side, about an encoder's reach, as far as the
+Both hold the patch and `edge_tokens` more on each side, an encoder's reach, as far as the
 sky there is in the same split or in none; of each, the patch's own tokens count, so that every
 piece of sky counts once. Of two surveys, the one first by name is shown the first crop, the other
 the second. The crops of a patch are displaced by `crop_tokens` in rows and in columns, to sides
@@ -116,7 +116,7 @@ def encode_sky(
     """
     shown = everything(store) if shown is None else shown
     sides = sides_met(shown) if sides is None else sides
-    corners = crop_corners(numbers, settings.crop_tokens, settings.edge_tokens, settings.seed)
+    corners = crop_corners(numbers, settings.crop_tokens, settings.edge, settings.seed)
     own = round(store.patch_arcsec / store.token_arcsec)
     valid = {side: np.zeros((len(numbers), own, own), bool) for side in sides}
     vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {side: {} for side in sides}
@@ -183,8 +183,8 @@ def crops(
 ) -> Iterator[CropView]:
     """Crop by crop what is shown, patch after patch; of patches that the survey covers."""
     own = round(store.patch_arcsec / store.token_arcsec)
-    margin = settings.crop_tokens + settings.edge_tokens
-    size = own + settings.crop_tokens + 2 * settings.edge_tokens
+    margin = settings.crop_tokens + settings.edge
+    size = own + settings.crop_tokens + 2 * settings.edge
     surroundings = Surroundings(store)
     by_survey = sorted(sides, key=lambda side: shown[side[0]][0])
     for place, number in enumerate(track([int(n) for n in numbers], "encode")):

@@ -82,7 +82,7 @@ def _seen_without(
     }
     found = {}
     for survey in seen:
-        blind = tokens_without(sky, survey, encoders, tokens, settings.edge_tokens)
+        blind = tokens_without(sky, survey, encoders, tokens, settings.edge)
         for band, raw in blind.items():
             own = {name: {TOKENS: values} for name, values in raw.items()}
             together = blends_of(sky, {**complete, survey: own}, names)

@@ -69,7 +69,7 @@ def known_without(
     without = {}
     for survey in seen.shown:
         sky, tokens = known.sky.part(few), known.tokens[few]
-        found = tokens_without(sky, survey, encoders, tokens, settings.edge_tokens)
+        found = tokens_without(sky, survey, encoders, tokens, settings.edge)
         for band, raw in found.items():
             reduced = {name: seen.reductions[survey][name].apply(raw[name]) for name in LOOKING}
             less = replace(part, components={**part.components, survey: reduced})

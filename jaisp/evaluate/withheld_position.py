@@ -96,7 +96,7 @@ def _seen_without(
 ) -> Without:
     """What the encoders say of a few test sources when they are not shown each of the bands."""
     tokens, _ = reference_tokens(sky, settings.seed)
-    return tokens_without(sky.part(few), survey, encoders, tokens[few], settings.edge_tokens)
+    return tokens_without(sky.part(few), survey, encoders, tokens[few], settings.edge)
 
 
 def _spread(own: Mapping[str, np.ndarray], few: Bool[np.ndarray, " source"]) -> Features:

@@ -164,7 +164,7 @@ class Store:
         return self.group(cell, survey).attributes
 
     def noise_correlation(self, cell: str, survey: str) -> Float32[np.ndarray, "band 2"]:
-        """Measured over white-noise scatter in apertures of radius 1 and 3 arcsec."""
+        """Measured over white-noise scatter in apertures of 1 and 3 arcsec across."""
         return self.group(cell, survey).noise_correlation
 
     def group(self, cell: str, survey: str) -> "_Group":

@@ -2,8 +2,8 @@
 
 Each is a Moffat profile as wide as the band's PSF on that patch, integrated over pixels, at a
 random place on a small window of a survey's own training sky, with its noise and whatever else
-lies there. Its S/N is drawn evenly in logarithm and shared among the bands at random: no catalogue
-and no spectrum is needed.
+lies there. Its S/N, in that noise as it is correlated, is drawn evenly in logarithm and shared
+among the bands at random: no catalogue and no spectrum is needed.
 """
 
 import logging
@@ -12,15 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from jaisp.config.train import TrainConfig
 from jaisp.model.inputs import asinh
+from jaisp.store.correlation import DISC_OF_FWHM
+from jaisp.train.dither import MARGIN
 from jaisp.train.patches import Codes, Patches
 from jaisp.train.ranks import own_part
-from jaisp.train.views import cut, draw_phase
+from jaisp.train.views import cut, draw_dither, draw_phase, turned_fraction
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +39,18 @@ GAUSSIAN = 0.6  # σ of a position over FWHM / S/N, of profiles that are about G
 class ImplantDraw:
     """Windows of one survey, still coded, and the sources to be added.
 
-    offset: y, x from the centre of the window's middle token, arcsec. snr: [source, band]. fwhm:
-    [source, band], arcsec.
+    offset: y, x from the centre of the window's middle token, arcsec. snr: [source, band], of a
+    matched filter. correlation: [source, band], its noise over that of white noise. fwhm: [source,
+    band], arcsec. fraction: [source, 2], by which the windows are yet to be displaced, in pixels.
     """
 
     survey: str
     codes: Codes
     offset: Float32[Tensor, "source 2"]
     snr: Float32[Tensor, "source band"]
+    correlation: Float32[Tensor, "source band"]
     fwhm: Float32[Tensor, "source band"]
+    fraction: Float32[Tensor, "source 2"] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Implants:
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.count, self.seed = patches, settings.position.sources, settings.seed
+        self.dither = settings.dither
         self.window = min(WINDOW, patches.tokens - 1)
         self.surveys: list[str] = []
         if settings.position.weight:
@@ -89,42 +95,50 @@ class Implants:
         corner = rng.integers(0, last, size=(self.count, 2)) + [
             draw_phase(rng, (n, n)) for _ in range(self.count)
         ]
+        if self.dither:
+            corner = corner + [draw_dither(rng, (n, n), self.dither) for _ in range(self.count)]
         turn = rng.integers(8, size=self.count)
         offset = rng.uniform(-token, token, (self.count, 2))
         widths = np.stack([self.fwhm[survey][patch] for patch in chosen.tolist()])
         widths = widths * (1 + WIDTH_ERROR * rng.uniform(-1, 1, (self.count, 1)))
         known = np.isfinite(widths)
+        correlation = [
+            self.patches.correlation_within(patch, survey, DISC_OF_FWHM * wide)
+            for patch, wide in zip(chosen.tolist(), np.where(known, widths, 1.0), strict=True)
+        ]
         share = rng.dirichlet(np.ones(widths.shape[1]), size=self.count) * known
         share /= share.sum(axis=1, keepdims=True)
         log_snr = rng.uniform(math.log(LOWEST_SNR), math.log(HIGHEST_SNR), (self.count, 1))
         own = range(self.count)[self.part]
         patches = self.patches.codes([int(chosen[k]) for k in own], survey)
         windows = [
-            cut(codes, corner[k], self.window, n, int(turn[k]))
+            cut(codes, corner[k], self.window, n, int(turn[k]), MARGIN if self.dither else 0)
             for k, codes in zip(own, patches, strict=True)
         ]
+        fraction = np.stack([turned_fraction(corner[k], n, int(turn[k])) for k in own])
         return ImplantDraw(
             survey,
             {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in windows[0]},
-            *(
-                torch.from_numpy(values[self.part].astype(np.float32))
-                for values in (
-                    offset,
-                    np.exp(log_snr) * np.sqrt(share),
-                    np.where(known, widths, 1.0),
-                )
-            ),
+            offset=self._own(offset),
+            snr=self._own(np.exp(log_snr) * np.sqrt(share)),
+            correlation=self._own(np.stack(correlation)),
+            fwhm=self._own(np.where(known, widths, 1.0)),
+            fraction=torch.from_numpy(fraction) if self.dither else None,
         )
+
+    def _own(self, values: Float[np.ndarray, "source _"]) -> Float32[Tensor, "own _"]:
+        return torch.from_numpy(values[self.part].astype(np.float32))
 
     def show(self, draw: ImplantDraw, device: torch.device) -> Implanted:
         """The windows with their sources, made on the device."""
-        inputs = self.patches.inputs(draw.codes, draw.survey, device)
+        inputs = self.patches.inputs(draw.codes, draw.survey, device, draw.fraction)
         signal, valid, depth = inputs.unbind(dim=2)
         grid = self.patches.store.grid_arcsec(draw.survey)
         middle = (self.window // 2 + 0.5) * self.patches.store.token_arcsec
         snr, fwhm, offset = (t.to(device) for t in (draw.snr, draw.fwhm, draw.offset))
+        amplitude = snr * draw.correlation.to(device)
         profile = point_sources(offset + middle, fwhm, grid, signal.shape[-1])
-        flux = signal.sinh() + snr[:, :, None, None] * profile
+        flux = signal.sinh() + amplitude[:, :, None, None] * profile
         added = torch.stack([asinh(flux), valid, depth], dim=2)
         # A band without a pixel tells nothing of where a source lies.
         seen = snr * (valid.flatten(2).amax(dim=2) > 0)

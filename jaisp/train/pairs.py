@@ -86,6 +86,7 @@ class Pairs(Dataset[Draw]):
             crop=self.crop,
             shift=min(self.settings.shift_tokens, self.crop - 1),
             dropout=self.settings.band_dropout,
+            dither=self.settings.dither,
             interest=interest,
             part=self.part,
         )

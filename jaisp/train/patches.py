@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -13,11 +13,15 @@ from jaisp.model.inputs import network_inputs
 from jaisp.model.moments import Moments
 from jaisp.progress import track
 from jaisp.store.batches import decode_planes
+from jaisp.store.correlation import DISC_OF_SQUARE, correlation_within
 from jaisp.store.dataset import MatchedViews
+from jaisp.store.layout import UNUSABLE
 from jaisp.store.reader import Store
 from jaisp.train.detect import count_sources
+from jaisp.train.dither import MARGIN, displaced, trimmed
 
 SOURCE_SNR = 5.0
+CACHED_PIXELS = 2**17
 
 # One survey's planes, as `MatchedViews` gives them: small integers and their scales.
 Codes = dict[str, Tensor]
@@ -29,7 +33,9 @@ class Patches:
     `numbers` are the store's patch numbers; `covered[survey]` those that the survey covers;
     `present[survey][number]` which bands have any pixel there, and `snr[survey][number]` the S/N
     of each token, float32 [row, column]; `sources[survey][number]` how many sources are detected
-    on each, where `detect` asks for it. `resident`: whether memory_gib holds all of them.
+    on each, where `detect` asks for it. `correlation[survey][number]`, float32 [band], is by how
+    much the noise of a token's sum exceeds that of white noise. `resident`: whether memory_gib
+    holds all of them.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Patches:
         self.present: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
         self.snr: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
         self.sources: dict[str, dict[int, np.ndarray]] = {survey: {} for survey in self.surveys}
+        self.correlation: dict[str, dict[int, np.ndarray]] = {s: {} for s in self.surveys}
         self.typical_noise = {s: torch.from_numpy(noise) for s, noise in typical_noise.items()}
         seen = {s: (store.coverage(s)[numbers] > 0).any(axis=1) for s in self.surveys}
         self._views = {s: MatchedViews(store, numbers, [s]) for s in self.surveys if seen[s].any()}
@@ -79,20 +86,44 @@ class Patches:
         return sorted(set.intersection(*covered))
 
     def inputs(
-        self, codes: Codes, survey: str, device: torch.device
+        self,
+        codes: Codes,
+        survey: str,
+        device: torch.device,
+        fraction: Float32[Tensor, "sample 2"] | None = None,
     ) -> Float32[Tensor, "sample band 3 y x"]:
-        """What networks see of a batch of codes [sample, band, y, x], decoded on the device."""
+        """What networks see of a batch of codes [sample, band, y, x], decoded on the device.
+
+        fraction: of a pixel, in rows and in columns, by which each sample is displaced; the codes
+        then have `jaisp.train.dither.MARGIN` pixels more on every side.
+        """
         sent = {name: tensor.to(device) for name, tensor in codes.items()}
+        moves = None if fraction is None else fraction.to(device)
         typical = self.typical_noise[survey].to(device)
         samples, bands, y, x = sent["flux"].shape
-        inputs = torch.empty((samples, bands, 3, y, x), device=device)
-        # One after another: what is computed on the way stays in the processor's cache.
-        for k in range(samples):
-            one = {name: tensor[k : k + 1] for name, tensor in sent.items()}
-            flux = decode_planes(one["flux"], one["scale"])
-            noise = decode_planes(one["noise"], one["noise_scale"])
-            inputs[k] = network_inputs(flux, noise, one["mask"], typical)[0]
+        margin = 0 if moves is None else MARGIN
+        inputs = torch.empty((samples, bands, 3, y - 2 * margin, x - 2 * margin), device=device)
+        # A few after others: what is computed on the way stays in the processor's cache.
+        few = max(1, CACHED_PIXELS // (bands * y * x))
+        each = few if device.type == "cpu" else samples
+        for part in (slice(first, first + each) for first in range(0, samples, each)):
+            some = {name: tensor[part] for name, tensor in sent.items()}
+            flux = decode_planes(some["flux"], some["scale"])
+            noise, mask = decode_planes(some["noise"], some["noise_scale"]), some["mask"]
+            if moves is not None:
+                # Noise planes are smooth over half a pixel, and stay.
+                flux = displaced(flux, _usable(flux, noise, mask), moves[part])
+                noise, mask = trimmed(noise), trimmed(mask)
+            inputs[part] = network_inputs(flux, noise, mask, typical)
         return inputs
+
+    def correlation_within(
+        self, number: int, survey: str, diameters: Float[np.ndarray, "*source band"]
+    ) -> Float32[np.ndarray, "*source band"]:
+        """Noise of a patch's sums within discs (arcsec) over that of white noise, by bands."""
+        known = self.store.noise_correlation(self.store[number].cell, survey)
+        found = correlation_within(known, diameters, self.store.grid_arcsec(survey))
+        return found.astype(np.float32)
 
     def _look_at(self, number: int, survey: str, detect: bool) -> None:
         (codes,) = self.codes([number], survey)
@@ -100,10 +131,20 @@ class Patches:
         inputs = self.inputs(batch, survey, torch.device("cpu"))
         self.covered[survey].append(number)
         self.present[survey][number] = (inputs[0, :, 1] > 0).any(dim=(1, 2)).numpy()
-        self.snr[survey][number] = token_snr(inputs, self.n[survey])[0].numpy()
+        width = np.full(inputs.shape[1], DISC_OF_SQUARE * self.store.token_arcsec)
+        correlation = self.correlation_within(number, survey, width)
+        self.correlation[survey][number] = correlation
+        factors = torch.from_numpy(correlation)[None]
+        self.snr[survey][number] = token_snr(inputs, factors, self.n[survey])[0].numpy()
         if detect:
             weight = 1 / self.typical_noise[survey]
             self.sources[survey][number] = count_sources(inputs[0], weight, self.n[survey])
+
+
+def _usable(
+    flux: Float32[Tensor, "sample band y x"], noise: Tensor, mask: Tensor
+) -> Bool[Tensor, "sample band y x"]:
+    return flux.isfinite() & (noise > 0) & ((mask & int(UNUSABLE)) == 0)
 
 
 def measure_noise(
@@ -154,17 +195,21 @@ def measure_sky(model: Model, patches: Patches, most: int = 8) -> None:
 
 
 def token_snr(
-    inputs: Float32[Tensor, "sample band plane y x"], n: int
+    inputs: Float32[Tensor, "sample band plane y x"],
+    correlation: Float32[Tensor, "sample band"],
+    n: int,
 ) -> Float32[Tensor, "sample row column"]:
     """S/N of the flux in each token's square of n × n pixels: bands in quadrature, those below
     zero left out.
 
-    inputs: as `network_inputs` gives them. NaN for tokens of which no band has half of the pixels.
+    inputs: as `network_inputs` gives them. correlation: noise of such sums over that of white
+    noise. NaN for tokens of which no band has half of the pixels.
     """
     signal, valid = inputs[:, :, 0], inputs[:, :, 1]
     count = avg_pool2d(valid, n) * n * n
     total = avg_pool2d(signal.sinh(), n) * n * n
-    band_snr = total.clamp(min=0) / count.clamp(min=1).sqrt()
+    noise = count.clamp(min=1).sqrt() * correlation[:, :, None, None]
+    band_snr = total.clamp(min=0) / noise
     snr = band_snr.square().sum(dim=1).sqrt()
     return torch.where((count >= n * n / 2).any(dim=1), snr, torch.nan)
 

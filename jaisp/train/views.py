@@ -1,7 +1,8 @@
 """Two views of the same sky, cropped independently, and which of their tokens match.
 
 The grid of tokens is laid anew for each pair, displaced by a fraction of a token in both views
-alike: a source lies anywhere on its token, not where the patch's own grid happens to have it.
+alike: a source lies anywhere on its token, not where the patch's own grid happens to have it. With
+`train.dither` it is displaced by parts of a pixel, too, and the pixels with it.
 """
 
 import math
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from jaisp.model.inputs import asinh
-from jaisp.store.layout import PLANES
+from jaisp.store.layout import PLANES, Flag
+from jaisp.train.dither import MARGIN
 from jaisp.train.patches import Codes, Patches, token_snr, token_weight
 
 # A degraded copy gets up to this much noise, in units of its own, and this much blur, in pixels.
@@ -29,18 +31,29 @@ class Degradation:
     blur: float
     seed: int
 
+    def correlation(self, before: Float32[np.ndarray, " band"]) -> Float32[np.ndarray, " band"]:
+        """Noise of a token's sum over that of white noise: what is added is white, and blur
+        leaves a sum as it is."""
+        added = np.float32(self.noise**2)
+        return np.sqrt((before**2 + added) / (1 + added))
+
 
 @dataclass(frozen=True)
 class Crops:
     """Views of one survey, still coded: planes [sample, band, y, x] and scales [sample, band].
 
-    shown: [sample, band], which bands are given. degradations: one a sample, or an empty list.
+    correlation: [sample, band], noise of a token's sum over that of white noise, in the view as
+    it will be shown. shown: [sample, band], which bands are given. degradations: one a sample, or
+    an empty list. fraction: [sample, 2], by which the views are yet to be displaced, in pixels, and
+    then the planes have a margin for it (`jaisp.train.dither`).
     """
 
     survey: str
     codes: Codes
+    correlation: Float32[Tensor, "sample band"]
     shown: Tensor
     degradations: list[Degradation]
+    fraction: Float32[Tensor, "sample 2"] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,37 +154,74 @@ def draw_phase(rng: np.random.Generator, pixels: tuple[int, int]) -> Real[np.nda
     return rng.integers(0, steps, size=2) / steps
 
 
+def draw_dither(
+    rng: np.random.Generator, pixels: tuple[int, int], chance: float
+) -> Real[np.ndarray, "2"]:
+    """A further displacement, with this chance: anywhere within a step of `draw_phase`."""
+    within = rng.uniform(0, 1, size=2) / math.gcd(*pixels)
+    return within * (rng.random() < chance)
+
+
 def cut(
-    codes: Codes, corner: Real[np.ndarray, "2"], crop: int, n: int, turn: int
+    codes: Codes, corner: Real[np.ndarray, "2"], crop: int, n: int, turn: int, margin: int = 0
 ) -> dict[str, np.ndarray]:
     """A turned crop of a patch's planes, and its scales.
 
-    corner: first row and column, in tokens of `n` pixels; whole pixels.
+    corner: first row and column, in tokens of `n` pixels; to the nearest pixel. margin: pixels
+    more on every side; beyond the patch they are missing.
     """
-    y, x = np.rint(np.asarray(corner) * n).astype(int)
-    window = (slice(None), slice(y, y + crop * n), slice(x, x + crop * n))
+    y, x = np.rint(np.asarray(corner) * n).astype(int) - margin
+    side = crop * n + 2 * margin
     return {
-        name: turn_plane(tensor.numpy()[window], turn) if name in PLANES else tensor.numpy()
+        name: turn_plane(_window(name, tensor.numpy(), int(y), int(x), side), turn)
+        if name in PLANES
+        else tensor.numpy()
         for name, tensor in codes.items()
     }
+
+
+def _window(name: str, planes: np.ndarray, y: int, x: int, side: int) -> np.ndarray:
+    """A square of planes [band, y, x]; outside of them, missing."""
+    inside = planes[:, max(y, 0) : y + side, max(x, 0) : x + side]
+    if inside.shape[1:] == (side, side):
+        return inside
+    beyond = [
+        (max(-first, 0), max(first + side - length, 0))
+        for first, length in zip((y, x), planes.shape[1:], strict=True)
+    ]
+    flag = int(Flag.EDGE) if name == "mask" else 0
+    return np.pad(inside, [(0, 0), *beyond], constant_values=flag)
+
+
+def turned_fraction(corner: Real[np.ndarray, "2"], n: int, turn: int) -> Float32[np.ndarray, "2"]:
+    """What `cut` leaves of a corner's place, ± ½ pixel, in rows and columns of the turned crop."""
+    place = np.asarray(corner, np.float64) * n
+    y, x = place - np.rint(place)
+    for _ in range(turn % 4):
+        y, x = -x, y
+    return np.array([x, y] if turn >= 4 else [y, x], np.float32)
 
 
 def stack_crops(
     survey: str,
     crops: list[dict[str, np.ndarray]],
+    correlation: list[np.ndarray],
     shown: list[np.ndarray],
     degradations: list[Degradation],
+    fractions: list[np.ndarray],
 ) -> Crops:
     """Crops of one survey as one batch."""
     codes = {name: torch.from_numpy(np.stack([c[name] for c in crops])) for name in crops[0]}
-    return Crops(survey, codes, torch.from_numpy(np.stack(shown)), degradations)
+    factors, given = (torch.from_numpy(np.stack(each)) for each in (correlation, shown))
+    fraction = torch.from_numpy(np.stack(fractions)) if fractions else None
+    return Crops(survey, codes, factors, given, degradations, fraction)
 
 
 def show(
     crops: Crops, patches: Patches, device: torch.device
 ) -> Float32[Tensor, "sample band 3 y x"]:
     """Network inputs, made on the device; bands that are not shown are missing everywhere."""
-    inputs = patches.inputs(crops.codes, crops.survey, device)
+    inputs = patches.inputs(crops.codes, crops.survey, device, crops.fraction)
     for sample, band in (~crops.shown).nonzero().tolist():
         inputs[sample, band] = 0
     if not crops.degradations:
@@ -242,6 +292,7 @@ def draw_views(
     crop: int,
     shift: int,
     dropout: float,
+    dither: float,
     interest: dict[int, Float32[np.ndarray, "row column"]],
     part: slice,
 ) -> Draw:
@@ -251,16 +302,21 @@ def draw_views(
     are the same however a step is parted.
     """
     crops: tuple[list[dict], list[dict]] = ([], [])
+    fractions: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     given: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    correlation: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     places: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     degradations: tuple[list[Degradation], list[Degradation]] = ([], [])
     pixels = patches.n[surveys[0]], patches.n[surveys[1]]
+    margin = MARGIN if dither else 0
     own = range(len(numbers))[part]
     codes = {survey: patches.codes(numbers[part], survey) for survey in set(surveys)}
     for sample, number in enumerate(numbers):
         # A displaced grid has a row and a column of tokens less.
         whole = crop_corners(rng, interest[number][:-1, :-1], crop, shift)
         phase = draw_phase(rng, pixels)
+        if dither:
+            phase = phase + draw_dither(rng, pixels, dither)
         turn = int(rng.integers(8))
         both = matching(*whole, crop, turn)
         if kind == "bands":
@@ -273,15 +329,22 @@ def draw_views(
         worse = draw_degradation(rng) if kind == "degraded" else None
         if sample not in own:
             continue
-        if worse is not None:
-            degradations[1].append(worse)
         place = own.index(sample)
         for side, survey in enumerate(surveys):
-            corner = whole[side] + phase
-            crops[side].append(cut(codes[survey][place], corner, crop, pixels[side], turn))
+            corner, n = whole[side] + phase, pixels[side]
+            crops[side].append(cut(codes[survey][place], corner, crop, n, turn, margin))
+            if dither:
+                fractions[side].append(turned_fraction(corner, n, turn))
             given[side].append(shown[side])
+            correlation[side].append(patches.correlation[survey][number])
             places[side].append(both[side] + place * crop * crop)
-    first, second = (stack_crops(surveys[k], crops[k], given[k], degradations[k]) for k in (0, 1))
+        if worse is not None:
+            degradations[1].append(worse)
+            correlation[1][-1] = worse.correlation(correlation[1][-1])
+    first, second = (
+        stack_crops(surveys[k], crops[k], correlation[k], given[k], degradations[k], fractions[k])
+        for k in (0, 1)
+    )
     first_place, second_place = (torch.from_numpy(np.concatenate(side)) for side in places)
     return Draw(kind, numbers, first, second, first_place, second_place)
 
@@ -292,9 +355,11 @@ def show_views(draw: Draw, patches: Patches, sky_weight: float, device: torch.de
     first, second = (Views(crops.survey, show(crops, patches, device)) for crops in sides)
     first_place, second_place = draw.first_place.to(device), draw.second_place.to(device)
     # Of what the views show: a band that is left out, or noise that was added, counts.
+    first_snr, second_snr = (
+        token_snr(views.inputs, crops.correlation.to(device), patches.n[crops.survey])
+        for views, crops in zip((first, second), sides, strict=True)
+    )
     weight = token_weight(
-        token_snr(first.inputs, patches.n[first.survey]).flatten()[first_place],
-        token_snr(second.inputs, patches.n[second.survey]).flatten()[second_place],
-        sky_weight,
+        first_snr.flatten()[first_place], second_snr.flatten()[second_place], sky_weight
     )
     return Batch(draw.name, draw.patches, first, second, first_place, second_place, weight)

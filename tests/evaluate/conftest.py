@@ -29,7 +29,7 @@ SHIFT = (0.11, -0.07)
 
 @pytest.fixture(scope="session")
 def settings():
-    return EvaluateConfig(resamples=200)
+    return EvaluateConfig(resamples=200, edge_tokens=10)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_without_a_model_alignment_alone_is_measured(tmp_path, monkeypatch):
 def test_without_held_out_sky_the_encoders_are_not_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = publish_sky(sky_config(side_arcsec=76.8, test=0.0))
-    found = measure(store, EvaluateConfig(), (Oracle(), Noise()))
+    found = measure(store, EvaluateConfig(edge_tokens=10), (Oracle(), Noise()))
     groups, skipped = found.groups, found.skipped
     assert set(groups) == {"alignment"}
     assert skipped["retrieval"] == skipped["collapse"]
@@ -79,7 +79,7 @@ def test_without_held_out_sky_the_encoders_are_not_measured(tmp_path, monkeypatc
 def test_without_sources_the_encoders_are_not_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = publish_sky(sky_config(side_arcsec=192, test=0.3), per_arcmin2=0)
-    found = measure(store, EvaluateConfig(snr_min=8), (Oracle(), Noise()))
+    found = measure(store, EvaluateConfig(snr_min=8, edge_tokens=10), (Oracle(), Noise()))
     groups, skipped = found.groups, found.skipped
     assert "retrieval" not in groups
     assert skipped["retrieval"].startswith("no source")

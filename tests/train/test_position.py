@@ -77,6 +77,23 @@ def test_the_error_is_that_of_the_snr(patches):
     assert total.max() <= 300.1
 
 
+def test_in_correlated_noise_the_same_snr_takes_more_flux(patches, monkeypatch):
+    draws, images = [], []
+    for factor in (1.0, 2.5):
+        known = np.full((3, 2), factor, np.float32)
+        monkeypatch.setattr(type(patches.store), "noise_correlation", lambda *_, own=known: own)
+        implants = Implants(patches, settings(10))
+        draws.append(implants.draw(2, "rubin"))
+        none = patches.inputs(draws[-1].codes, "rubin", CPU)[:, :, 0].sinh()
+        shown = implants.show(draws[-1], CPU)
+        images.append((shown.inputs[:, :, 0].sinh() - none, shown.error))
+    assert torch.equal(draws[0].snr, draws[1].snr)
+    torch.testing.assert_close(draws[1].correlation, torch.full_like(draws[1].snr, 2.5))
+    (white, error), (correlated, same) = images
+    torch.testing.assert_close(correlated, 2.5 * white, rtol=1e-3, atol=1e-2)
+    assert torch.equal(error, same)
+
+
 def test_missing_pixels_stay_missing(patches):
     implants = Implants(patches, settings(30))
     shown = implants.show(implants.draw(3, "rubin"), CPU)

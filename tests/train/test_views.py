@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from jaisp.model.inputs import network_inputs
+from jaisp.simulate.resample import lanczos
 from jaisp.train.patches import Codes, token_snr, token_weight
 from jaisp.train.views import (
     Degradation,
@@ -23,6 +24,7 @@ from jaisp.train.views import (
 )
 
 SIDE, CROP = 10, 6
+WHITE = torch.ones(1, 1)
 
 
 def numbered_planes(n: int) -> Codes:
@@ -83,7 +85,7 @@ def test_displaced_grids_agree_between_surveys(seed, at):
     for n in pixels:
         flux = cut(point_planes(n, tuple(at)), corner, CROP, n, 0)["flux"]
         assert flux.shape == (1, CROP * n, CROP * n)
-        snr = token_snr(inputs_of(flux), n)[0].numpy()
+        snr = token_snr(inputs_of(flux), WHITE, n)[0].numpy()
         assert np.unravel_index(snr.argmax(), snr.shape) == tuple(expected)
 
 
@@ -190,12 +192,38 @@ def inputs_of(flux: np.ndarray) -> torch.Tensor:
 def test_token_snr_of_a_constant():
     # 2 σ in each of 16 pixels is 8 σ in the token; two bands in quadrature.
     flux = np.full((2, 8, 8), 2.0)
-    np.testing.assert_allclose(token_snr(inputs_of(flux), 4), 8 * np.sqrt(2), rtol=1e-5)
+    white = WHITE.expand(1, 2)
+    np.testing.assert_allclose(token_snr(inputs_of(flux), white, 4), 8 * np.sqrt(2), rtol=1e-5)
+    known = torch.tensor([[1.0, 2.0]])
+    np.testing.assert_allclose(token_snr(inputs_of(flux), known, 4), np.hypot(8, 4), rtol=1e-5)
     flux[1] = -1
-    np.testing.assert_allclose(token_snr(inputs_of(flux), 4), 8, rtol=1e-5)
+    np.testing.assert_allclose(token_snr(inputs_of(flux), white, 4), 8, rtol=1e-5)
     flux[:, :, :3] = np.nan
-    missing = token_snr(inputs_of(flux), 4)[0].isnan()
+    missing = token_snr(inputs_of(flux), white, 4)[0].isnan()
     np.testing.assert_array_equal(missing, [[True, False], [True, False]])
+
+
+def test_blank_resampled_sky_has_no_signal():
+    """Noise of pixels of 0.3″ on 0.1″, as Euclid's near infrared has it."""
+    rng = np.random.default_rng(8)
+    native = rng.standard_normal((3, 326, 326)).astype(np.float32)
+    flux = np.stack([lanczos(band, 3) for band in native])[:, :960, :960]
+    inputs, factor = inputs_of(flux), torch.full((1, 3), 2.8)
+    white = token_snr(inputs, torch.ones(1, 3), 8)
+    assert (white > 5).float().mean() > 0.08
+    assert (token_snr(inputs, factor, 8) > 5).float().mean() < 1e-3
+
+
+def test_a_degraded_copy_has_noise_between_its_own_and_white():
+    before = np.array([1.0, 3.0], np.float32)
+    worse = Degradation(noise=2.0, blur=0.7, seed=1)
+    np.testing.assert_allclose(worse.correlation(before), [1, np.sqrt(13 / 5)], rtol=1e-6)
+    rng = np.random.default_rng(9)
+    flux = lanczos(rng.standard_normal((1, 326, 326)).astype(np.float32)[0], 3)[None, :960, :960]
+    factor = torch.from_numpy(worse.correlation(np.array([2.8], np.float32)))[None]
+    snr = token_snr(degrade(inputs_of(flux)[0], worse)[None], factor, 8)
+    # The positive half of a normal distribution.
+    assert snr.square().mean().sqrt() == pytest.approx(np.sqrt(0.5), rel=0.1)
 
 
 def test_weight_is_that_of_the_poorer_view():
