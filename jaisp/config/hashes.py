@@ -53,6 +53,7 @@ MODULES = {
     "embed": ("embedding.py", "embedding"),
     "evaluate": ("evaluate",),
     "report": ("report",),
+    "ablations": ("ablations",),
 }
 
 
