@@ -30,6 +30,7 @@ rule base:
         plan.receipt("base/{base}"),
     log:
         f"{plan.results}/logs/base.{{base}}.log",
+    priority: lambda wildcards: plan.base_priority(wildcards.base)
     conda:
         "../envs/data.yaml"
     threads: 16

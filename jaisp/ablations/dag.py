@@ -71,7 +71,12 @@ class Plan:
         """What an arm's results depend on."""
         return "-".join(self.ablations.made_from(arm, int(seed)).values())
 
-    def priority(self, arm: str, seed: str) -> int:
+    def base_priority(self, base: str) -> int:
+        """A base is made just before the first arm that needs it."""
+        runs = (run for run in self.ablations.runs if self.ablations.base(run[0]) == base)
+        return self.priority(*next(runs))
+
+    def priority(self, arm: str, seed: str | int) -> int:
         """Arms are run in the order of the list."""
         runs = self.ablations.runs
         return len(runs) - runs.index((arm, int(seed)))

@@ -184,7 +184,7 @@ def _spreads(rows: Sequence[Mapping[str, Any]]) -> Figures:
             if row.get(name) is not None:
                 limits = (row.get(f"{name}_{side}") for side in ("low", "high"))
                 low, high = (np.nan if value is None else value for value in limits)
-                found[f"{name} {row['survey']}"] = Figure(row[name], low, high, row["n"])
+                found[f"{name} {row['survey']}"] = Figure(float(row[name]), low, high, row["n"])
     return found
 
 

@@ -32,6 +32,7 @@ from jaisp.files import (
 log = logging.getLogger(__name__)
 
 TIMING = "timing.json"
+FAILURE = "failure.json"
 SHARED = ("patches.zarr", "injected")
 
 
@@ -48,7 +49,14 @@ def run_arm(
     with locked(partial_dir(config) / "arm.lock"):
         link_base(config, base)
         write_text(config.results / "config.yaml", dump_config(config))
-        weights = _trained(config, threads)
+        failure = config.results / FAILURE
+        failure.unlink(missing_ok=True)
+        try:
+            weights = _trained(config, threads)
+        except UserError as error:
+            made_from = ablations.made_from(arm, seed)
+            write_json(failure, {"config": made_from["config"], "why": str(error)})
+            raise
         _measured(config, base, weights, threads)
         content = {"arm": arm, "seed": seed, "model": weights, **ablations.made_from(arm, seed)}
         write_json(receipt_of(ablations, arm, seed), content)
@@ -58,6 +66,14 @@ def run_arm(
 def receipt_of(ablations: Ablations, arm: str, seed: int) -> Path:
     """Where the receipt of an arm with one seed stands."""
     return ablations.results / "receipts" / "arm" / f"{arm}-{seed}.json"
+
+
+def read_failure(ablations: Ablations, arm: str, seed: int) -> str | None:
+    """Why the last training of an arm with its config of now failed, if it did."""
+    path = ablations.config(arm, seed).results / FAILURE
+    found = read_json(path) if path.is_file() else {}
+    is_of_now = found.get("config") == ablations.made_from(arm, seed)["config"]
+    return found["why"] if is_of_now else None
 
 
 def link_base(config: Config, base: Config) -> None:

@@ -17,6 +17,7 @@ from jaisp.ablations.figures import (
     position_name,
     read_measured,
 )
+from jaisp.ablations.one import read_failure
 from jaisp.files import write_text
 
 HEAD = """# What is each part of the model and the objective worth?
@@ -154,7 +155,9 @@ class Page:
         what, seeds = self.ablations.listed.arms[arm].what, list(self.found[arm].values())
         columns = len(self._titles())
         if not seeds:
-            return [arm, what, "not yet run", *[NO_FIGURE] * columns]
+            failures = (read_failure(self.ablations, arm, s) for s in self.ablations.seeds(arm))
+            why = next((f"failed: {failure}" for failure in failures if failure), "not yet run")
+            return [arm, what, why, *[NO_FIGURE] * columns]
         figures = over_seeds([own.figures for own in seeds])
         pairs = [name.partition(" ")[2] for name in figures if name.startswith("shared_")]
         names = [f"participation_ratio {survey}" for survey in self.surveys]
