@@ -10,7 +10,7 @@ REAL_DATA ?= $(or $(JAISP_REAL_DATA),$(wildcard ../shared/data))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test fast-test lint real real-wide ruler drill drill-writers bench-warp bench-store \
+.PHONY: run test fast-test lint real real-wide ruler ablations drill drill-writers bench-warp bench-store \
         bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound bench-train \
         figures clean
 
@@ -30,6 +30,7 @@ lint: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s workflow/ablations.smk --lint
 
 # The three small real fields to their reports (minutes), and the nine-band field (half an hour).
 SMALL_FIELDS := kids_viking_galex euclid_des hsc_hst
@@ -44,6 +45,12 @@ real-wide: real-kids_viking_wide
 # The demo, every figure on a thousand test sources or more.
 ruler: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --configfile config/ruler.yaml
+
+# What each part of the model and the objective is worth, to docs/ablations.md. Hours on two cores;
+# it may be stopped at any moment, and goes on from there. An arm that fails leaves the others be.
+ablations: .venv/run.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s workflow/ablations.smk --cores $(CORES) \
+	  --keep-going || { $(BIN)/jaisp ablate --arms config/ablations.yaml --table; exit 1; }
 
 # A run killed with -9 at 20 random moments ends with the store of an undisturbed one.
 drill: .venv/test.stamp

@@ -236,6 +236,40 @@ def report(config: ConfigOption, log_file: LogOption = None) -> None:
     log.info("report: %s", path)
 
 
+@app.command()
+def ablate(
+    arms: Annotated[Path, typer.Option("--arms", help="The file that lists the arms.")],
+    arm: Annotated[str | None, typer.Option("--arm", help="Train and measure this arm.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Only with this seed.")] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Write the page, of what is done so far.")
+    ] = False,
+    threads: ThreadsOption = None,
+    log_file: LogOption = None,
+) -> None:
+    """Run one arm of a list of ablations, or write the page of all."""
+    _set_threads(threads)
+    _log(log_file)
+    from jaisp.ablations.arms import load_ablations
+
+    if (arm is None) == (not table) or (table and seed is not None):
+        raise UserError("jaisp ablate: give --arm NAME, with --seed N or without, or --table")
+    ablations = load_ablations(arms)
+    if arm is None:
+        from jaisp.ablations.page import write_page
+
+        write_page(ablations)
+        log.info("page: %s", ablations.listed.page)
+        return
+    from jaisp.ablations.one import run_arm
+
+    listed = ablations.seeds(arm)
+    if seed not in (None, *listed):
+        raise UserError(f"--seed: {arm} has {', '.join(map(str, listed))}, not {seed}")
+    for number in listed if seed is None else [seed]:
+        run_arm(ablations, arm, number, threads=threads)
+
+
 @app.command("config")
 def show_config(
     config: Annotated[Path | None, typer.Option("--config", help="Show it resolved.")] = None,
@@ -273,11 +307,15 @@ def _root(
 
 def _start(path: Path, log_file: Path | None, threads: int | None = None) -> Config:
     """Read the config and set up the log and the threads of this process."""
+    _set_threads(threads)
+    _log(log_file)
+    return load_config(path)
+
+
+def _set_threads(threads: int | None) -> None:
     if threads is not None:
         for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
             os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
-    _log(log_file)
-    return load_config(path)
 
 
 def _log(log_file: Path | None) -> None:

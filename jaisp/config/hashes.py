@@ -59,6 +59,7 @@ MODULES = {
     "embed": ("embedding.py", "embedding", "store/correlation.py"),
     "evaluate": ("evaluate", "store/correlation.py"),
     "report": ("report",),
+    "ablations": ("ablations",),
 }
 
 

@@ -41,6 +41,12 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     Raises UserError, in one line that names the file and the key.
     """
     path = Path(path)
+    content = read_mapping(path)
+    return parse_config(content, path, overrides)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The content of a YAML file of keys. Raises UserError for a file that isn't one."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
@@ -50,7 +56,7 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: a config is a mapping of keys; see config/demo.yaml")
-    return parse_config(content, path, overrides)
+    return content
 
 
 def parse_config(
@@ -63,7 +69,7 @@ def parse_config(
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None
 
 
 def dump_config(config: Config) -> str:
@@ -82,7 +88,7 @@ def _data_folder(in_file: object, override: object, path: Path) -> Path:
     return (path.parent / own).absolute()
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """The first problem that pydantic found, as `key: what is wrong; what to do`."""
     problems = error.errors()
     # A value that fits no member of a union gives one problem a member; the deepest one names

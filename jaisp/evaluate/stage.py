@@ -4,7 +4,7 @@ It is measured in parts, each by itself or all in turn, and gathered.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,15 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
     )
 
 
-def gather_evaluated(config: Config) -> dict[str, Any]:
+def gather_evaluated(config: Config, names: Sequence[str] = PARTS) -> dict[str, Any]:
     """Write metrics.json and outcomes.npz in results/RUN/ from what the parts found; returns the
-    content of metrics.json.
+    content of metrics.json. names: the parts that were measured.
 
     Plots of an earlier evaluation go. Raises UserError when a part is missing.
     """
     from jaisp import __version__
 
-    parts = [_part(config, name) for name in PARTS]
+    parts = [_part(config, name) for name in names]
     metrics = {
         "run": config.run,
         "version": __version__,
@@ -81,7 +81,7 @@ def gather_evaluated(config: Config) -> dict[str, Any]:
         if plot.suffix in (".png", ".json") and plot.stem not in drawn:
             plot.unlink()
     outcomes = Outcomes(_weights(config), sky_of(open_store(config.results / "patches.zarr")))
-    for name in PARTS:
+    for name in names:
         outcomes.join(Outcomes.load(_outcomes_of(config, name)))
     outcomes.save(config.results / OUTCOMES)
     write_json(config.results / "metrics.json", metrics)

@@ -14,7 +14,8 @@ from jaisp.sky import cells
 from tests.configs import small_config, survey, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
-READY = sorted((ROOT / "config").glob("*.yaml"))
+ARMS = ROOT / "config" / "ablations.yaml"
+READY = sorted(path for path in (ROOT / "config").rglob("*.yaml") if path != ARMS)
 
 
 def refusal(tmp_path: Path, content: dict) -> str:

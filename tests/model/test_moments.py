@@ -48,7 +48,7 @@ def test_the_centre_is_that_of_a_bright_source(y, x, scale):
     found = moments_of(star((y, x), 200, n, grid, fwhm=0.9), n, grid)
     expected = torch.tensor([y, x], dtype=torch.float64).expand(2, 2)
     # The wide window's maps: a source within ± .7 of a token lies whole in its flat part.
-    torch.testing.assert_close(found[2:, :2], expected, rtol=0, atol=0.05 / n)
+    torch.testing.assert_close(found[2:, :2], expected, rtol=0, atol=0.1 / n)
 
 
 def test_centres_are_within_twice_what_the_noise_allows_before_any_training():

@@ -52,6 +52,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The config of a published store in the working folder."""
     monkeypatch.chdir(tmp_path)
     config = make_config(tmp_path)
+    publish_blobs(config)
+    return config
+
+
+def publish_blobs(config: Config) -> None:
+    """Write the store of a config from `make_config` into the working folder."""
     (cell,) = cells(config)
     rng = np.random.default_rng(7)
     low, high = cell.centres.min(axis=0) - 6, cell.centres.max(axis=0) + 6
@@ -69,7 +75,6 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
                 group.write(row, None if lacking else planes)
             group.finish(np.ones((len(bands), 2), np.float32))
     publish(config)
-    return config
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from jaisp.train.optimiser import follow
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
 from tests.train.conftest import make_config
+from tests.train.interrupt import interrupted_at
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(size="tiny", dimensions=6)
@@ -62,27 +63,12 @@ def test_two_runs_are_equal(config):
     assert (weights(config), history(config)) == first
 
 
-def train_until(end, config, monkeypatch):
-    """A training that is interrupted when a step begins."""
-    real = loop.Run._step
-
-    def step(self, number):
-        if number == end:
-            raise KeyboardInterrupt
-        real(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "_step", step)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
-
-
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, config, ema, monkeypatch):
     config = make_config(tmp_path, ema=ema)
     train(config)
     whole = weights(config), history(config)
-    train_until(5, config, monkeypatch)
+    interrupted_at(5, monkeypatch, lambda: train(config))
     assert weights(config) == whole[0]
     real = loop.Run._step
 
@@ -350,7 +336,7 @@ def test_encoders_that_do_not_compile_are_said_in_one_line(tmp_path, config, com
 
 def test_the_history_is_written_for_tensorboard_and_goes_on_there(tmp_path, config, monkeypatch):
     config = make_config(tmp_path, tensorboard=True)
-    train_until(5, config, monkeypatch)
+    interrupted_at(5, monkeypatch, lambda: train(config))
     train(config)
     events = EventAccumulator(str(config.results / "tensorboard"))
     events.Reload()

@@ -24,6 +24,13 @@ TWO_PATCHES = {
 }
 
 
+def snakemake(snakefile: str) -> list[str]:
+    """`snakemake` with a Snakefile of ours, from any folder."""
+    command = str(Path(sys.executable).with_name("snakemake"))
+    place = ["--snakefile", str(ROOT / snakefile), "--profile", str(ROOT / "profiles/default")]
+    return [command, *place]
+
+
 class Workflow:
     """A folder with a config, in which the user's commands are run."""
 
@@ -38,14 +45,7 @@ class Workflow:
 
     def command(self, *arguments: str) -> list[str]:
         """`snakemake ARGUMENTS --configfile config.yaml`, from any folder."""
-        snakemake = str(Path(sys.executable).with_name("snakemake"))
-        place = [
-            "--snakefile",
-            str(ROOT / "Snakefile"),
-            "--profile",
-            str(ROOT / "profiles/default"),
-        ]
-        return [snakemake, *arguments, *place, "--configfile", "config.yaml"]
+        return [*snakemake("Snakefile"), *arguments, "--configfile", "config.yaml"]
 
     def environment(self) -> dict[str, str]:
         """The environment with a cache of its own and this interpreter's commands."""
