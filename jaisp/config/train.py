@@ -48,6 +48,9 @@ class PositionConfig(Section):
 
     weight: float = Field(0.03, ge=0.0, description="Weight of the position term; 0: none.")
     sources: int = Field(24, ge=1, description="Sources added a step, in each survey.")
+    aligned: bool = Field(
+        True, description="Their tokens count among the pairs of two surveys, too."
+    )
 
 
 class TrainConfig(Section):

@@ -91,3 +91,16 @@ class TokenBlock(nn.Module):
         y = self.norm(self.mix(x).permute(0, 2, 3, 1))
         y = self.contract(functional.gelu(self.expand(y))) * self.scale
         return x + y.permute(0, 3, 1, 2)
+
+
+def grid_strides(pixels_per_token: int, grid_arcsec: float, finest_arcsec: float) -> list[int]:
+    """Pixels between positions of each grid, from the first to the last before the tokens.
+
+    Each divides the next, and the last a token: by two as long as that goes. The first is the
+    largest that keeps positions within `finest_arcsec` of each other, or else one pixel.
+    """
+    strides = [1]
+    while pixels_per_token % (2 * strides[-1]) == 0 and 2 * strides[-1] < pixels_per_token:
+        strides.append(2 * strides[-1])
+    fitting = [stride for stride in strides if stride * grid_arcsec <= finest_arcsec * 1.01]
+    return strides[max(len(fitting) - 1, 0) :]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jaisp.model.attention import LocalAttention
-from jaisp.model.blocks import BandStem, ChannelNorm, ResidualBlock, TokenBlock
+from jaisp.model.blocks import BandStem, ChannelNorm, ResidualBlock, TokenBlock, grid_strides
 from jaisp.model.moments import Moments
 
 # Tokens above, below, left and right of something.
@@ -22,7 +22,8 @@ class Size:
 
     vector: of a band. finest_arcsec: the first grid has positions at most so far apart. density:
     channels per arcsec between positions of a grid, so that a grid half as fine has twice as many.
-    residual: blocks a grid. maps: whose moments tokens are given. width, blocks: of the tokens.
+    residual: blocks a grid. moments_arcsec, maps: likewise the finest grid of the moments that
+    tokens are given, and of how many maps. width, blocks: of the tokens.
     attention_arcsec: how far a token attends.
     """
 
@@ -30,6 +31,7 @@ class Size:
     finest_arcsec: float
     density: float
     residual: int
+    moments_arcsec: float
     maps: int
     width: int
     blocks: int
@@ -43,9 +45,22 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(8, 0.4, 80.0, residual=1, maps=4, width=96, blocks=2, heads=3),
-    "small": Size(16, 0.2, 160.0, residual=1, maps=8, width=128, blocks=2, heads=4),
-    "base": Size(32, 0.1, 320.0, residual=2, maps=16, width=384, blocks=4, heads=6, expansion=4),
+    "tiny": Size(8, 0.4, 80.0, residual=1, moments_arcsec=0.2, maps=4, width=96, blocks=2, heads=3),
+    "small": Size(
+        16, 0.2, 160.0, residual=1, moments_arcsec=0.1, maps=8, width=128, blocks=2, heads=4
+    ),
+    "base": Size(
+        32,
+        0.1,
+        320.0,
+        residual=2,
+        moments_arcsec=0.1,
+        maps=16,
+        width=384,
+        blocks=4,
+        heads=6,
+        expansion=4,
+    ),
 }
 
 
@@ -82,7 +97,9 @@ class Encoder(nn.Module):
                 self.grids.append(ResidualBlock(channels[number]))
                 pixels += ResidualBlock.REACH * stride
         self.gather = _coarser(channels[-1], size.width, pixels_per_token // strides[-1])
-        self.moments = Moments(bands, pixels_per_token, grid_arcsec, size.maps, size.width)
+        self.moments = Moments(
+            bands, pixels_per_token, grid_arcsec, size.moments_arcsec, size.maps, size.width
+        )
         # Beyond a token, in tokens.
         pixels = max(pixels, self.moments.reach)
         self.pixel_reach = math.ceil(pixels / pixels_per_token)
@@ -179,19 +196,6 @@ def _stretched(length: int, edge: int, each: int, device: torch.device) -> Tenso
     from_end = places - length + 2 * edge + each
     inner = edge + (places - edge) % each
     return torch.where(places < edge, places, torch.where(from_end < edge + each, inner, from_end))
-
-
-def grid_strides(pixels_per_token: int, grid_arcsec: float, finest_arcsec: float) -> list[int]:
-    """Pixels between positions of each grid, from the first to the last before the tokens.
-
-    Each divides the next, and the last a token: by two as long as that goes. The first is the
-    largest that keeps positions within `finest_arcsec` of each other, or else one pixel.
-    """
-    strides = [1]
-    while pixels_per_token % (2 * strides[-1]) == 0 and 2 * strides[-1] < pixels_per_token:
-        strides.append(2 * strides[-1])
-    fitting = [stride for stride in strides if stride * grid_arcsec <= finest_arcsec * 1.01]
-    return strides[max(len(fitting) - 1, 0) :]
 
 
 def _coarser(width: int, wider: int, factor: int) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jaisp.model.blocks import grid_strides
 from jaisp.model.smoothing import smoothed
 
 # Widths (1 σ, arcsec) of the Gaussians that filters are made of, and the smallest in pixels.
@@ -41,9 +42,18 @@ class Moments(nn.Module):
     """
 
     def __init__(
-        self, bands: int, pixels_per_token: int, grid_arcsec: float, maps: int, width: int
+        self,
+        bands: int,
+        pixels_per_token: int,
+        grid_arcsec: float,
+        finest_arcsec: float,
+        maps: int,
+        width: int,
     ) -> None:
         super().__init__()
+        # Squares of so many pixels are taken as one.
+        self.step = grid_strides(pixels_per_token, grid_arcsec, finest_arcsec)[0]
+        pixels_per_token, grid_arcsec = pixels_per_token // self.step, self.step * grid_arcsec
         self.pixels_per_token, self.grid_arcsec = pixels_per_token, grid_arcsec
         sigmas = filter_widths(grid_arcsec)
         self.cut = math.ceil(CUT * sigmas[-1])
@@ -66,7 +76,7 @@ class Moments(nn.Module):
     @property
     def reach(self) -> int:
         """Pixels beyond a token that change it."""
-        return self.margin + self.cut
+        return self.step * (self.margin + self.cut)
 
     def forward(self, inputs: Tensor, bands: Tensor) -> Tensor:
         """Moments [sample, maps · 6, row, column] of `inputs` [sample, band, 3, y, x]."""
@@ -94,26 +104,32 @@ class Moments(nn.Module):
     def measure(self, inputs: Tensor) -> Tensor:
         """Scatter of signal under each Gaussian, of all bands of some sky, [band, width]: from the
         median of absolute values, so that sources count for little; 1 in a band without a pixel."""
-        signal, valid = inputs[:, :, 0].sinh(), inputs[:, :, 1] > 0
+        flux, valid = self._flux(inputs)
         found = torch.ones_like(self.scatter)
-        for band in range(signal.shape[1]):
+        for band in range(flux.shape[1]):
             if valid[:, band].any():
-                smooth = smoothed(signal[:, band], self.gaussians).abs().transpose(0, 1)
+                smooth = smoothed(flux[:, band], self.gaussians).abs().transpose(0, 1)
                 found[band] = smooth[:, valid[:, band]].median(dim=1).values / 0.6745
         return found
 
     def _weights(self, inputs: Tensor, bands: Tensor) -> Tensor:
         """[sample, map, y, x]."""
-        samples, count, _, height, width = inputs.shape
-        signal, valid = inputs[:, :, 0], inputs[:, :, 1]
-        flux = signal.clamp(-12, 12).sinh().reshape(samples * count, height, width)
-        smooth = smoothed(flux, self.gaussians).unflatten(0, (samples, count))
+        flux, valid = self._flux(inputs)
+        smooth = smoothed(flux.flatten(0, 1), self.gaussians).unflatten(0, flux.shape[:2])
         filters = self.filters[:, bands] / self.scatter[bands]
         snr = torch.einsum("mbj,sbjyx->smbyx", filters, smooth)
         square = functional.relu(snr).square().sum(dim=2)
         rise = torch.log1p(square / self.faintest.exp()[:, None, None])
         level = self.steepness.exp()[:, None, None] * rise
-        return level.clamp(max=MOST).exp() * valid.amax(dim=1, keepdim=True)
+        return level.clamp(max=MOST).exp() * valid.any(dim=1, keepdim=True)
+
+    def _flux(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Flux in units of a pixel's noise, and where it is valid, [sample, band, y, x]."""
+        flux, valid = inputs[:, :, 0].clamp(-12, 12).sinh(), inputs[:, :, 1]
+        if self.step > 1:
+            flux = functional.avg_pool2d(flux, self.step) * self.step
+            valid = functional.avg_pool2d(valid, self.step)
+        return flux, valid >= 0.5
 
     def _sums(self, weight: Tensor) -> Tensor:
         """Weights times 1, y, x, yy, yx and xx, in tokens, [sample, map, moment, row, column]."""

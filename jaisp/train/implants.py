@@ -1,9 +1,10 @@
 """Point sources added to real sky, whose places are known: what positions are learned from.
 
 Each is a Moffat profile as wide as the band's PSF on that patch, integrated over pixels, at a
-random place on a small window of a survey's own training sky, with its noise and whatever else
-lies there. Its S/N, in that noise as it is correlated, is drawn evenly in logarithm and shared
-among the bands at random: no catalogue and no spectrum is needed.
+random place on a small window of training sky, with its noise and whatever else lies there. It is
+the same source on the same sky in every survey: its spectrum is that of a source of the training
+sky (`spectra.py`), and its S/N, in the noise as it is correlated, is drawn evenly in logarithm. No
+catalogue is needed.
 """
 
 import logging
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -20,14 +21,15 @@ from jaisp.config.train import TrainConfig
 from jaisp.model.inputs import asinh
 from jaisp.store.correlation import DISC_OF_FWHM
 from jaisp.train.dither import MARGIN
-from jaisp.train.patches import Codes, Patches
+from jaisp.train.patches import Codes, Patches, token_snr
 from jaisp.train.ranks import own_part
-from jaisp.train.views import cut, draw_dither, draw_phase, turned_fraction
+from jaisp.train.spectra import ByBand, Spectra
+from jaisp.train.views import cut, draw_dither, draw_phase, turn_plane, turned_fraction
 
 log = logging.getLogger(__name__)
 
 WINDOW = 6  # tokens along a side
-LOWEST_SNR, HIGHEST_SNR = 5.0, 300.0
+AROUND = 1  # tokens on each side of the reference that tell of a source, too
 MOFFAT_BETA = 3.0
 WIDTH_ERROR = 0.03  # of the PSF's width: it is never known better
 FINE = 3  # samples of the profile along a pixel's side
@@ -39,90 +41,156 @@ GAUSSIAN = 0.6  # σ of a position over FWHM / S/N, of profiles that are about G
 class ImplantDraw:
     """Windows of one survey, still coded, and the sources to be added.
 
-    offset: y, x from the centre of the window's middle token, arcsec. snr: [source, band], of a
-    matched filter. correlation: [source, band], its noise over that of white noise. fwhm: [source,
-    band], arcsec. fraction: [source, 2], by which the windows are yet to be displaced, in pixels.
+    token: row and column of each window's reference token. offset: y, x from its centre, arcsec.
+    snr: [source, band], of a matched filter. correlation: [source, band], its noise over that of
+    white noise. token_correlation: likewise, of a token's sum. fwhm: [source, band], arcsec.
+    fraction: [source, 2], by which the windows are yet to be displaced, in pixels.
     """
 
     survey: str
     codes: Codes
+    token: Int[Tensor, "source 2"]
     offset: Float32[Tensor, "source 2"]
     snr: Float32[Tensor, "source band"]
     correlation: Float32[Tensor, "source band"]
+    token_correlation: Float32[Tensor, "source band"]
     fwhm: Float32[Tensor, "source band"]
     fraction: Float32[Tensor, "source 2"] | None = None
 
 
 @dataclass(frozen=True)
 class Implanted:
-    """What an encoder is given, and what its middle tokens are to tell.
+    """What an encoder is given, and what its reference tokens are to tell.
 
-    inputs: [source, band, 3, y, x]. offset: as above. error: what a good answer's error is about,
-    arcsec, from the S/N and the widths.
+    inputs: [source, band, 3, y, x]. token, offset: as above. error: what a good answer's error is
+    about, arcsec, from the S/N and the widths. token_snr: [source, row, column], of all that a
+    token shows.
     """
 
     inputs: Tensor
+    token: Int[Tensor, "source 2"]
     offset: Float32[Tensor, "source 2"]
     error: Float32[Tensor, " source"]
+    token_snr: Float32[Tensor, "source row column"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Sources on training sky, the same in some surveys.
+
+    patches: numbers. corner: of the reference token, rows and columns of the patch, in tokens.
+    turn: of the views. offset: y, x from the token's centre in the turned view, arcsec. snr: by
+    survey, [source, band].
+    """
+
+    patches: Int[np.ndarray, " source"]
+    corner: Float[np.ndarray, "source 2"]
+    turn: Int[np.ndarray, " source"]
+    offset: Float[np.ndarray, "source 2"]
+    snr: ByBand
 
 
 class Implants:
     """Draws the implants of any step, from the seed and the step's number alone.
 
     surveys: those for which any are made: the PSF's width is known on some patch. None where the
-    position term has no weight.
+    position term has no weight. together: whether surveys share patches, and so their sources.
     """
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.count, self.seed = patches, settings.position.sources, settings.seed
         self.dither = settings.dither
-        self.window = min(WINDOW, patches.tokens - 1)
+        self.window = min(WINDOW, (patches.tokens + 2) // 2)
         self.surveys: list[str] = []
-        if settings.position.weight:
-            self.fwhm = {survey: _widths(patches, survey) for survey in patches.surveys}
-            self.surveys = [survey for survey, widths in self.fwhm.items() if widths]
-            for survey in sorted(set(patches.surveys) - set(self.surveys)):
-                log.warning("train.position: no width of a PSF of %s is known; left out", survey)
-            self.part = own_part(self.count, "train.position.sources")
+        self.together = False
+        if not settings.position.weight:
+            return
+        self.fwhm = {survey: _widths(patches, survey) for survey in patches.surveys}
+        self.surveys = [survey for survey, widths in self.fwhm.items() if widths]
+        for survey in sorted(set(patches.surveys) - set(self.surveys)):
+            log.warning("train.position: no width of a PSF of %s is known; left out", survey)
+        self.part = own_part(self.count, "train.position.sources")
+        shared = set.intersection(*(set(self.fwhm[survey]) for survey in self.surveys or [""]))
+        self.together = len(self.surveys) > 1 and bool(shared)
+        self.where = {s: sorted(shared or self.fwhm[s]) for s in self.surveys}
+        self.spectra = Spectra(patches, self.fwhm, sorted(shared))
 
-    def draw(self, step: int, survey: str) -> ImplantDraw:
-        """The sources of one survey; of those of all ranks, this one's."""
-        number = self.patches.surveys.index(survey)
-        rng = np.random.default_rng([self.seed, step, number])
-        token, n = self.patches.store.token_arcsec, self.patches.n[survey]
-        chosen = rng.choice(sorted(self.fwhm[survey]), size=self.count)
-        last = self.patches.tokens - self.window
-        corner = rng.integers(0, last, size=(self.count, 2)) + [
-            draw_phase(rng, (n, n)) for _ in range(self.count)
-        ]
+    def draw(self, step: int) -> list[ImplantDraw]:
+        """The sources in every survey; of those of all ranks, this one's."""
+        if self.together:
+            rng = np.random.default_rng([self.seed, step])
+            scene = self._scene(rng, self.surveys)
+            return [self._windows(step, survey, scene) for survey in self.surveys]
+        drawn = []
+        for survey in self.surveys:
+            rng = np.random.default_rng([self.seed, step, self.surveys.index(survey)])
+            drawn.append(self._windows(step, survey, self._scene(rng, [survey])))
+        return drawn
+
+    def _scene(self, rng: np.random.Generator, surveys: list[str]) -> Scene:
+        """What is common to some surveys: where sources lie, and how bright they are."""
+        pixels = tuple(self.patches.n[survey] for survey in surveys)
+        chosen = rng.choice(self.where[surveys[0]], size=self.count)
+        # Windows hold the tokens around the reference, and lie within a displaced grid.
+        low, high = self.window - 1 - AROUND, self.patches.tokens - self.window
+        token = rng.integers(low, high + 1, size=(self.count, 2))
+        corner = token + [draw_phase(rng, pixels) for _ in range(self.count)]
         if self.dither:
-            corner = corner + [draw_dither(rng, (n, n), self.dither) for _ in range(self.count)]
-        turn = rng.integers(8, size=self.count)
-        offset = rng.uniform(-token, token, (self.count, 2))
-        widths = np.stack([self.fwhm[survey][patch] for patch in chosen.tolist()])
+            corner = corner + [draw_dither(rng, pixels, self.dither) for _ in range(self.count)]
+        side = self.patches.store.token_arcsec
+        known = {
+            survey: np.isfinite([self.fwhm[survey][patch] for patch in chosen.tolist()])
+            for survey in surveys
+        }
+        return Scene(
+            patches=chosen,
+            corner=corner,
+            turn=rng.integers(8, size=self.count),
+            offset=rng.uniform(-side, side, (self.count, 2)),
+            snr=self.spectra.draw(rng, surveys, known),
+        )
+
+    def _windows(self, step: int, survey: str, scene: Scene) -> ImplantDraw:
+        """Windows of one survey around a scene's sources, which lie anywhere in them: where a
+        token lies in its window tells nothing of where its partner of another survey does."""
+        number = self.patches.surveys.index(survey)
+        rng = np.random.default_rng([self.seed, step, 1 + number, 1])
+        token = rng.integers(AROUND, self.window - AROUND, size=(self.count, 2))
+        n, patches = self.patches.n[survey], scene.patches.tolist()
+        # The same token, as it lies in the window before it is turned.
+        before = np.stack(
+            [
+                _before_turn(own, self.window, turn)
+                for own, turn in zip(token, scene.turn.tolist(), strict=True)
+            ]
+        )
+        corner = scene.corner - before
+        widths = np.stack([self.fwhm[survey][patch] for patch in patches])
         widths = widths * (1 + WIDTH_ERROR * rng.uniform(-1, 1, (self.count, 1)))
-        known = np.isfinite(widths)
+        widths = np.where(np.isfinite(widths), widths, 1.0)
         correlation = [
             self.patches.correlation_within(patch, survey, DISC_OF_FWHM * wide)
-            for patch, wide in zip(chosen.tolist(), np.where(known, widths, 1.0), strict=True)
+            for patch, wide in zip(patches, widths, strict=True)
         ]
-        share = rng.dirichlet(np.ones(widths.shape[1]), size=self.count) * known
-        share /= share.sum(axis=1, keepdims=True)
-        log_snr = rng.uniform(math.log(LOWEST_SNR), math.log(HIGHEST_SNR), (self.count, 1))
         own = range(self.count)[self.part]
-        patches = self.patches.codes([int(chosen[k]) for k in own], survey)
+        codes = self.patches.codes([patches[k] for k in own], survey)
+        margin = MARGIN if self.dither else 0
         windows = [
-            cut(codes, corner[k], self.window, n, int(turn[k]), MARGIN if self.dither else 0)
-            for k, codes in zip(own, patches, strict=True)
+            cut(planes, corner[k], self.window, n, int(scene.turn[k]), margin)
+            for k, planes in zip(own, codes, strict=True)
         ]
-        fraction = np.stack([turned_fraction(corner[k], n, int(turn[k])) for k in own])
+        fraction = np.stack([turned_fraction(corner[k], n, int(scene.turn[k])) for k in own])
         return ImplantDraw(
             survey,
             {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in windows[0]},
-            offset=self._own(offset),
-            snr=self._own(np.exp(log_snr) * np.sqrt(share)),
+            token=torch.from_numpy(token[self.part]),
+            offset=self._own(scene.offset),
+            snr=self._own(scene.snr[survey]),
             correlation=self._own(np.stack(correlation)),
-            fwhm=self._own(np.where(known, widths, 1.0)),
+            token_correlation=self._own(
+                np.stack([self.patches.correlation[survey][patch] for patch in patches])
+            ),
+            fwhm=self._own(widths),
             fraction=torch.from_numpy(fraction) if self.dither else None,
         )
 
@@ -134,20 +202,23 @@ class Implants:
         inputs = self.patches.inputs(draw.codes, draw.survey, device, draw.fraction)
         signal, valid, depth = inputs.unbind(dim=2)
         grid = self.patches.store.grid_arcsec(draw.survey)
-        middle = (self.window // 2 + 0.5) * self.patches.store.token_arcsec
+        centre = (draw.token.to(device) + 0.5) * self.patches.store.token_arcsec
         snr, fwhm, offset = (t.to(device) for t in (draw.snr, draw.fwhm, draw.offset))
         amplitude = snr * draw.correlation.to(device)
-        profile = point_sources(offset + middle, fwhm, grid, signal.shape[-1])
+        profile = point_sources(offset + centre, fwhm, grid, signal.shape[-1])
         flux = signal.sinh() + amplitude[:, :, None, None] * profile
         added = torch.stack([asinh(flux), valid, depth], dim=2)
         # A band without a pixel tells nothing of where a source lies.
         seen = snr * (valid.flatten(2).amax(dim=2) > 0)
         error = (seen / (GAUSSIAN * fwhm)).square().sum(dim=1).rsqrt()
         floor = PIXELS_FLOOR * grid
+        shown = torch.where(valid[:, :, None] > 0, added, 0.0)
         return Implanted(
-            torch.where(valid[:, :, None] > 0, added, 0.0),
+            shown,
+            draw.token.to(device),
             offset,
             (error.clamp(max=self.patches.store.token_arcsec).square() + floor**2).sqrt(),
+            token_snr(shown, draw.token_correlation.to(device), self.patches.n[draw.survey]),
         )
 
 
@@ -168,6 +239,12 @@ def point_sources(
     fine = (1 + radius / scale[:, :, None, None].square()).pow(-MOFFAT_BETA)
     profile = avg_pool2d(fine, FINE)
     return profile / profile.square().sum(dim=(2, 3), keepdim=True).sqrt()
+
+
+def _before_turn(token: Int[np.ndarray, "2"], side: int, turn: int) -> Int[np.ndarray, "2"]:
+    """Row and column, in a square of tokens, of what a turn brings to `token`."""
+    places = turn_plane(np.arange(side * side).reshape(side, side), turn)
+    return np.array(divmod(int(places[tuple(token)]), side))
 
 
 def _widths(patches: Patches, survey: str) -> dict[int, Float32[np.ndarray, " band"]]:

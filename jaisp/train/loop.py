@@ -25,10 +25,11 @@ from jaisp.train.checkpoint import read_checkpoint, save_checkpoint
 from jaisp.train.history import Board, History, Pace, board_writer
 from jaisp.train.implants import Implants
 from jaisp.train.losses import find_terms, term_weights
+from jaisp.train.matching import Matching, Sources
 from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise, measure_sky
-from jaisp.train.position import PositionHead, middle, position_term
+from jaisp.train.position import PositionHead, around, position_term, reference
 from jaisp.train.precision import autocast, compile_encoders, eager
 from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, ranks, wait
 from jaisp.train.tokens import encode, pick
@@ -170,14 +171,17 @@ class Run:
         rate = learning_rate(settings, step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        first, second, targets = self._tokens(batch)
-        weight = batch.weight.to(first.device)
+        matching = self._matching(batch)
+        sources = self._sources(step)
+        if settings.position.aligned and self.implants.together:
+            matching = matching.with_sources(batch, sources, settings.sky_weight)
+        first, second, weight, targets = matching
         terms = find_terms(settings, step, first, second, weight, targets).named()
         weights = term_weights(settings)
         loss = torch.zeros((), device=first.device)
         for name, term in terms.items():
             loss = loss + weights[name] * term
-        places = {f"position_{survey}": term for survey, term in self._places(step)}
+        places = {f"position_{s}": self._position(found) for s, found in sources.items()}
         for term in places.values():
             loss = loss + settings.position.weight * term
         self.optimiser.zero_grad(set_to_none=True)
@@ -198,26 +202,38 @@ class Run:
         self.history.note(batch.name, {"loss": overall["loss"], **told}, overall)
         self._newest = (first.detach(), weight)
 
-    def _tokens(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor] | None]:
+    def _matching(self, batch: Batch) -> Matching:
         """Matching tokens of both sides of a batch, and the teacher's."""
         sides = ((batch.first, batch.first_place), (batch.second, batch.second_place))
-        with autocast(self.settings, self.model.device):
-            first, second = (pick(encode(self.model, views), place) for views, place in sides)
-            targets = None
+        first, second = (pick(self._encoded(self.model, views), place) for views, place in sides)
+        targets = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                targets = [pick(self._encoded(self.teacher, v), place) for v, place in sides]
+        return Matching(first, second, batch.weight.to(first.device), targets)
+
+    def _sources(self, step: int) -> dict[str, Sources]:
+        """The tokens around implants, of every survey that implants are made for."""
+        found = {}
+        for draw in self.implants.draw(step):
+            implanted = self.implants.show(draw, self.model.device)
+            views = Views(draw.survey, implanted.inputs)
+            tokens = around(self._encoded(self.model, views).permute(0, 2, 3, 1), implanted)
+            target = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    targets = [pick(encode(self.teacher, views), place) for views, place in sides]
-        return first, second, targets
+                    target = self._encoded(self.teacher, views).permute(0, 2, 3, 1)
+                target = around(target, implanted)
+            found[draw.survey] = Sources(implanted, tokens, target)
+        return found
 
-    def _places(self, step: int) -> Iterator[tuple[str, Tensor]]:
-        """The position term of every survey that implants are made for."""
-        for survey in self.implants.surveys:
-            draw = self.implants.draw(step, survey)
-            implanted = self.implants.show(draw, self.model.device)
-            with autocast(self.settings, self.model.device):
-                tokens = encode(self.model, Views(survey, implanted.inputs))
-            told = self.head(middle(tokens).float())
-            yield survey, position_term(told, implanted, self.model.config.token_arcsec)
+    def _encoded(self, model: Model, views: Views) -> Tensor:
+        with autocast(self.settings, self.model.device):
+            return encode(model, views)
+
+    def _position(self, sources: Sources) -> Tensor:
+        told = self.head(reference(sources.tokens).float())
+        return position_term(told, sources.implanted, self.model.config.token_arcsec)
 
     def _record(self, step: int, patches_a_second: float) -> None:
         """Add a line to the history: means since the last line, by kind of pair."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jaisp.train.implants import Implanted
+from jaisp.train.implants import AROUND, Implanted
 from jaisp.train.ranks import summed
 
 
@@ -46,9 +46,18 @@ def position_term(
     return total / count
 
 
-def middle(
-    tokens: Float[Tensor, "source dimension row column"],
+def around(
+    grid: Float[Tensor, "source row column *dimension"], implanted: Implanted
+) -> Float[Tensor, "source place *dimension"]:
+    """What a grid of tokens has at every implant's reference token and around it, by rows."""
+    steps = torch.arange(-AROUND, AROUND + 1, device=grid.device)
+    rows, columns = (implanted.token[:, axis, None] + steps for axis in (0, 1))
+    source = torch.arange(len(grid), device=grid.device)[:, None, None]
+    return grid[source, rows[:, :, None], columns[:, None, :]].flatten(1, 2)
+
+
+def reference(
+    found: Float[Tensor, "source place dimension"],
 ) -> Float[Tensor, "source dimension"]:
-    """The token that implants are about."""
-    row, column = tokens.shape[2] // 2, tokens.shape[3] // 2
-    return tokens[:, :, row, column]
+    """The middle one of the tokens that `around` finds."""
+    return found[:, found.shape[1] // 2]

@@ -147,15 +147,15 @@ def turn_plane(plane: np.ndarray, turn: int) -> np.ndarray:
     return np.swapaxes(turned, -2, -1) if turn >= 4 else turned
 
 
-def draw_phase(rng: np.random.Generator, pixels: tuple[int, int]) -> Real[np.ndarray, "2"]:
-    """Displacement of the grid in rows and columns, 0 to below 1 token: whole pixels of both views,
+def draw_phase(rng: np.random.Generator, pixels: tuple[int, ...]) -> Real[np.ndarray, "2"]:
+    """Displacement of the grid in rows and columns, 0 to below 1 token: whole pixels of all views,
     of which a token has `pixels`."""
     steps = math.gcd(*pixels)
     return rng.integers(0, steps, size=2) / steps
 
 
 def draw_dither(
-    rng: np.random.Generator, pixels: tuple[int, int], chance: float
+    rng: np.random.Generator, pixels: tuple[int, ...], chance: float
 ) -> Real[np.ndarray, "2"]:
     """A further displacement, with this chance: anywhere within a step of `draw_phase`."""
     within = rng.uniform(0, 1, size=2) / math.gcd(*pixels)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from jaisp.model import Model
@@ -42,7 +42,7 @@ def retrieval(model: Model, patches: Patches, surveys: tuple[str, str]) -> tuple
     crop = patches.tokens - shift
     for number in patches.shared(surveys):
         snr = np.minimum(*(patches.snr[survey][number] for survey in surveys))
-        sources = _peaks(np.nan_to_num(snr))[shift:crop, shift:crop]
+        sources = peaks(np.nan_to_num(snr))[shift:crop, shift:crop]
         for side, survey in enumerate(surveys):
             (codes,), corner = patches.codes([number], survey), np.array([side, side]) * shift
             view = cut(codes, corner, crop, patches.n[survey], 0)
@@ -63,7 +63,7 @@ def retrieval(model: Model, patches: Patches, surveys: tuple[str, str]) -> tuple
     return float((hits[0] + hits[1]) / 2) if len(right) else float("nan"), len(right)
 
 
-def _peaks(snr: np.ndarray) -> np.ndarray:
+def peaks(snr: Float[np.ndarray, "row column"]) -> Bool[np.ndarray, "row column"]:
     """Tokens brighter than their neighbours and than SOURCE_SNR."""
     padded = np.pad(snr, 1)
     around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).max(axis=(2, 3))

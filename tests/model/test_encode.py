@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jaisp.errors import UserError
 from jaisp.model import Architecture, Model, SurveyPixels, random_model
-from jaisp.model.encoder import grid_strides
+from jaisp.model.blocks import grid_strides
 from jaisp.model.inputs import network_inputs
 from jaisp.store.layout import Flag
 

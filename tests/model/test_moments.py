@@ -28,9 +28,9 @@ def star(place, snr, n, grid, tokens=7, fwhm=0.7, seed=0):
     return torch.stack([asinh(flux).float(), valid, 0 * valid])[None, None]
 
 
-def moments_of(inputs, n, grid, maps=4):
+def moments_of(inputs, n, grid, maps=4, finest=0.1):
     torch.manual_seed(0)
-    layer = Moments(inputs.shape[1], n, grid, maps, 8)
+    layer = Moments(inputs.shape[1], n, grid, finest, maps, 8)
     with torch.no_grad():
         found = layer(inputs, torch.arange(inputs.shape[1])).unflatten(1, (maps, -1))
     middle = inputs.shape[-1] // n // 2
@@ -74,6 +74,12 @@ def test_a_wider_source_has_wider_moments_along_its_own_axis():
     assert abs(long[3]) < 0.05 * long[2]
 
 
+def test_squares_of_pixels_as_one_tell_the_same_of_what_they_resolve():
+    inputs = star((0.31, -0.42), 200, 16, 0.1, fwhm=0.9)
+    fine, coarse = (moments_of(inputs, 16, 0.1, finest=finest) for finest in (0.1, 0.2))
+    torch.testing.assert_close(coarse[2:, :2], fine[2:, :2], rtol=0, atol=0.01)
+
+
 def test_without_light_the_centre_is_the_tokens_own():
     found = moments_of(torch.zeros(1, 2, 3, 56, 56), 8, 0.1)
     torch.testing.assert_close(found[:, :2], torch.zeros(4, 2).double())
@@ -83,14 +89,14 @@ def test_missing_pixels_have_no_weight():
     inputs = star((0.3, 0.2), 100, 8, 0.1)
     inputs[..., :28] = 0  # the left half, the source's own middle with it
     torch.manual_seed(0)
-    layer = Moments(1, 8, 0.1, 4, 8)
+    layer = Moments(1, 8, 0.1, 0.1, 4, 8)
     assert (layer._weights(inputs, torch.arange(1))[..., :28] == 0).all()
 
 
 def test_noise_that_pixels_share_is_measured_and_divided_by():
     white = np.random.default_rng(1).normal(size=(2, 1, 160, 160)).astype(np.float32)
     shared = functional.avg_pool2d(torch.from_numpy(white), 3, stride=1, padding=1) * 3
-    layer = Moments(1, 8, 0.1, 2, 8)
+    layer = Moments(1, 8, 0.1, 0.1, 2, 8)
 
     def scatter(signal):
         valid = torch.ones_like(signal)
