@@ -146,7 +146,10 @@ class Encoder(nn.Module):
                 )
             )
         token = self.blocks(self.gather(fine) + self.moments.out(moments))
-        shared = self.project(token) + self.past(moments)
+        with torch.autocast(inputs.device.type, enabled=False):
+            # Half precision has no room for a hundredth of a token.
+            past = self.past(moments)
+        shared = self.project(token) + past
         return {"fine": fine, "token": token, "shared": shared}
 
     def covered(self, flux: Tensor) -> tuple[tuple[slice, ...], Sides]:

@@ -95,10 +95,9 @@ class Moments(nn.Module):
             times = BEGINNINGS[number % (len(self.filters) // len(WINDOWS)) % len(BEGINNINGS)]
             wanted = (times * fwhm / FWHM_SIGMAS / self.grid_arcsec).log()
             # Between the two nearest Gaussians.
+            wanted = wanted.clamp(widths[0], widths[-1])
             away = (wanted[:, None] - widths).abs() / (widths[1] - widths[0])
-            own.copy_((1 - away.clamp(max=1)) + 0.05 * torch.randn_like(own))
-            nearest = away.argmin(dim=1)
-            own[torch.arange(len(own)), nearest] += (away.amin(dim=1) > 1).float()
+            own.copy_((1 - away).clamp(min=0) + 0.05 * torch.randn(away.shape))
 
     @torch.no_grad()
     def measure(self, inputs: Tensor) -> Tensor:
