@@ -4,6 +4,8 @@ All of them see a bounded neighbourhood and no position: statistics over space, 
 positions, would make a token depend on the window that it was computed in.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -93,14 +95,23 @@ class TokenBlock(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
-def grid_strides(pixels_per_token: int, grid_arcsec: float, finest_arcsec: float) -> list[int]:
+def grid_strides(
+    pixels_per_token: int,
+    grid_arcsec: float,
+    finest_arcsec: float,
+    coarsest_arcsec: float = math.inf,
+) -> list[int]:
     """Pixels between positions of each grid, from the first to the last before the tokens.
 
     Each divides the next, and the last a token: by two as long as that goes. The first is the
-    largest that keeps positions within `finest_arcsec` of each other, or else one pixel.
+    largest that keeps positions within `finest_arcsec` of each other, or else one pixel; the last
+    the largest that keeps them within `coarsest_arcsec`, or else the first.
     """
     strides = [1]
     while pixels_per_token % (2 * strides[-1]) == 0 and 2 * strides[-1] < pixels_per_token:
         strides.append(2 * strides[-1])
-    fitting = [stride for stride in strides if stride * grid_arcsec <= finest_arcsec * 1.01]
-    return strides[max(len(fitting) - 1, 0) :]
+    first, last = (
+        max(sum(stride * grid_arcsec <= arcsec * 1.01 for stride in strides) - 1, 0)
+        for arcsec in (finest_arcsec, coarsest_arcsec)
+    )
+    return strides[first : max(last, first) + 1]

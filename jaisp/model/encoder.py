@@ -11,6 +11,8 @@ from jaisp.model.attention import LocalAttention
 from jaisp.model.blocks import BandStem, ChannelNorm, ResidualBlock, TokenBlock, grid_strides
 from jaisp.model.moments import Moments
 
+COARSEST_ARCSEC = 0.4  # of the grids between pixels and tokens
+
 # Tokens above, below, left and right of something.
 Sides = tuple[int, int, int, int]
 NOTHING_BEYOND: Sides = (0, 0, 0, 0)
@@ -45,7 +47,9 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(8, 0.4, 80.0, residual=1, moments_arcsec=0.2, maps=4, width=96, blocks=2, heads=3),
+    "tiny": Size(
+        16, 0.4, 60.0, residual=1, moments_arcsec=0.2, maps=4, width=128, blocks=2, heads=4
+    ),
     "small": Size(
         16, 0.2, 160.0, residual=1, moments_arcsec=0.1, maps=8, width=128, blocks=2, heads=4
     ),
@@ -82,7 +86,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.pixels_per_token = pixels_per_token
         token_arcsec = pixels_per_token * grid_arcsec
-        strides = grid_strides(pixels_per_token, grid_arcsec, size.finest_arcsec)
+        strides = grid_strides(pixels_per_token, grid_arcsec, size.finest_arcsec, COARSEST_ARCSEC)
         channels = [size.channels(stride * grid_arcsec) for stride in strides]
 
         self.stem = BandStem(bands, size.vector, channels[0], strides[0])

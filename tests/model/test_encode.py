@@ -174,24 +174,25 @@ def test_missing_sky_that_is_left_out_is_as_if_it_had_been_computed(rows, column
 def test_scales_come_beside_the_tokens(model, image):
     tokens, scales = encode(model, *image, scales=True)
     torch.testing.assert_close(tokens, encode(model, *image))
-    assert scales["fine"].shape[-2:] == (24, 20)
+    assert scales["fine"].shape[-2:] == (48, 40)
     assert scales["token"].shape[-2:] == (12, 10)
 
 
 @pytest.mark.parametrize(
-    ("pixels", "grid", "finest", "strides"),
+    ("pixels", "grid", "finest", "coarsest", "strides"),
     [
-        (16, 0.1, 0.4, [4, 8]),
-        (16, 0.1, 0.1, [1, 2, 4, 8]),
-        (8, 0.2, 0.1, [1, 2, 4]),
-        (8, 0.1, 0.2, [2, 4]),
-        (5, 0.32, 0.2, [1]),
-        (10, 0.16, 0.2, [1, 2]),
-        (1, 0.8, 0.4, [1]),
+        (16, 0.1, 0.4, 0.4, [4]),
+        (16, 0.1, 0.1, np.inf, [1, 2, 4, 8]),
+        (16, 0.1, 0.1, 0.4, [1, 2, 4]),
+        (8, 0.2, 0.1, 0.4, [1, 2]),
+        (8, 0.1, 0.2, 0.4, [2, 4]),
+        (5, 0.32, 0.2, 0.4, [1]),
+        (10, 0.16, 0.2, 0.4, [1, 2]),
+        (1, 0.8, 0.4, 0.4, [1]),
     ],
 )
-def test_each_grid_divides_the_next_and_the_token(pixels, grid, finest, strides):
-    assert grid_strides(pixels, grid, finest) == strides
+def test_each_grid_divides_the_next_and_the_token(pixels, grid, finest, coarsest, strides):
+    assert grid_strides(pixels, grid, finest, coarsest) == strides
 
 
 @pytest.mark.parametrize(
