@@ -72,9 +72,9 @@ class Encoder(nn.Module):
     """Two ways from pixels to tokens, what is there and where it is, and a trunk on tokens.
 
     What: a stem over bands and grids of residual convolutions, each half as fine as the one before
-    with about twice the channels. Where: moments of the maps in which sources stand out. The trunk
-    are convolutions and attention among neighbouring tokens; the moments also go past it, so that a
-    position stays as linear in a token as it was found.
+    with about twice the channels, and from the last of them tokens. Where: moments of the maps in
+    which sources stand out. The trunk are convolutions and attention among neighbouring tokens; the
+    moments also go past it, so that a position stays as linear in a token as it was found.
 
     Calling it with `inputs` [sample, band, 3, y, x] and the numbers of the bands gives tokens
     [sample, dimension, row, column]; `features` also gives what lies before.

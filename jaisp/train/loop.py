@@ -174,7 +174,8 @@ class Run:
         matching = self._matching(batch)
         sources = self._sources(step)
         if settings.position.aligned and self.implants.together:
-            matching = matching.with_sources(batch, sources, settings.sky_weight)
+            surveys = batch.first.survey, batch.second.survey
+            matching = matching.with_sources(surveys, sources, settings.sky_weight)
         first, second, weight, targets = matching
         terms = find_terms(settings, step, first, second, weight, targets).named()
         weights = term_weights(settings)

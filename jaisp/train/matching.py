@@ -10,7 +10,6 @@ from torch import Tensor
 from jaisp.train.implants import Implanted
 from jaisp.train.patches import token_weight
 from jaisp.train.position import around
-from jaisp.train.views import Batch
 
 
 class Sources(NamedTuple):
@@ -30,11 +29,10 @@ class Matching(NamedTuple):
     targets: list[Tensor] | None
 
     def with_sources(
-        self, batch: Batch, sources: Mapping[str, Sources], sky_weight: float
+        self, surveys: tuple[str, str], sources: Mapping[str, Sources], sky_weight: float
     ) -> "Matching":
-        """With the tokens around implants besides, where the batch is of two surveys that have the
-        same ones."""
-        surveys = batch.first.survey, batch.second.survey
+        """With the tokens around implants besides, where the pairs are of two surveys that have
+        the same ones."""
         if surveys[0] == surveys[1] or not all(survey in sources for survey in surveys):
             return self
         own = [sources[survey] for survey in surveys]

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from jaisp.train.objective import FLOOR, HOLD, covariance_matrix, information, vicreg
+from jaisp.train.objective import (
+    FLOOR,
+    HOLD,
+    covariance_matrix,
+    information,
+    random_blocks,
+    vicreg,
+)
 from jaisp.train.sigreg import sigreg
 
 ONES = torch.ones(4)
@@ -99,6 +106,41 @@ def test_dimensions_that_repeat_one_another_cost_covariance():
     weight = torch.ones(200)
     assert 0 <= information(apart, apart, weight).covariance < 0.01
     assert information(repeated, repeated, weight).covariance > 0.5
+
+
+def test_information_of_blocks_is_the_sum_of_their_own_log_determinants():
+    rng = np.random.default_rng(4)
+    first = rng.normal(size=(60, 5))
+    second = first + 0.4 * rng.normal(size=(60, 5))
+    weight = rng.random(60)
+    given = [torch.from_numpy(values) for values in (first, second, weight)]
+    blocks = [[0, 3], [1, 2, 4]]
+    found = information(*given, blocks=[torch.tensor(block) for block in blocks])
+    share = weight / weight.sum()
+    spread = (np.cov(first.T, aweights=weight) + np.cov(second.T, aweights=weight)) / 2
+    scale = np.trace(spread) / 5
+    apart = (first - second).T @ np.diag(share) @ (first - second) / 2
+    logs = [
+        sum(np.linalg.slogdet((m / scale + FLOOR * np.eye(5))[np.ix_(b, b)])[1] for b in blocks)
+        for m in (apart, spread)
+    ]
+    assert found.alignment.item() == pytest.approx(logs[0] / 5, rel=1e-4)
+    total = found.alignment + found.variance + found.covariance
+    expected = (logs[0] - logs[1]) / 5 + HOLD * np.log(scale) ** 2
+    assert total.item() == pytest.approx(expected, rel=1e-4)
+    # One block is no block.
+    whole = information(*given, blocks=random_blocks(5, 8, seed=1))
+    torch.testing.assert_close(whole.covariance, information(*given).covariance)
+
+
+@pytest.mark.parametrize(("dimensions", "block", "sizes"), [(10, 4, [4, 3, 3]), (64, 64, [64])])
+def test_random_blocks_hold_every_dimension_once(dimensions, block, sizes):
+    blocks = random_blocks(dimensions, block, seed=3)
+    assert sorted(map(len, blocks), reverse=True) == sizes
+    assert sorted(torch.cat(blocks).tolist()) == list(range(dimensions))
+    again, other = (random_blocks(dimensions, block, seed) for seed in (3, 4))
+    assert torch.equal(torch.cat(blocks), torch.cat(again))
+    assert not torch.equal(torch.cat(blocks), torch.cat(other))
 
 
 def test_information_does_not_care_for_scale_but_for_its_hold():
