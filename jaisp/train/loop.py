@@ -176,10 +176,9 @@ class Run:
         if settings.position.aligned and self.implants.together:
             surveys = batch.first.survey, batch.second.survey
             matching = matching.with_sources(surveys, sources, settings.sky_weight)
-        first, second, weight, targets = matching
-        terms = find_terms(settings, step, first, second, weight, targets).named()
+        terms = find_terms(settings, step, *matching).named()
         weights = term_weights(settings)
-        loss = torch.zeros((), device=first.device)
+        loss = torch.zeros((), device=self.model.device)
         for name, term in terms.items():
             loss = loss + weights[name] * term
         places = {f"position_{s}": self._position(found) for s, found in sources.items()}
@@ -201,7 +200,7 @@ class Run:
         if self.teacher is not None:
             follow(self.teacher, self.model, settings.ema)
         self.history.note(batch.name, {"loss": overall["loss"], **told}, overall)
-        self._newest = (first.detach(), weight)
+        self._newest = (matching.first.detach(), matching.weight)
 
     def _matching(self, batch: Batch) -> Matching:
         """Matching tokens of both sides of a batch, and the teacher's."""
@@ -211,7 +210,8 @@ class Run:
         if self.teacher is not None:
             with torch.no_grad():
                 targets = [pick(self._encoded(self.teacher, v), place) for v, place in sides]
-        return Matching(first, second, batch.weight.to(first.device), targets)
+        weight = batch.weight.to(first.device)
+        return Matching(first, second, weight, targets, (len(first),))
 
     def _sources(self, step: int) -> dict[str, Sources]:
         """The tokens around implants, of every survey that implants are made for."""

@@ -17,8 +17,10 @@ def find_terms(
     second: Float[Tensor, "token dimension"],
     weight: Float[Tensor, " token"],
     targets: Sequence[Tensor] | None = None,
+    groups: Sequence[int] | None = None,
 ) -> Terms:
-    """The terms of `train.objective` over the pairs of a step, of all ranks."""
+    """The terms of `train.objective` over the pairs of a step, of all ranks, which may consist of
+    groups of these sizes."""
     seed = (settings.seed << 32) + step
     if settings.objective == "information":
         blocks = random_blocks(first.shape[1], settings.block, seed)
@@ -34,6 +36,7 @@ def find_terms(
         slices=test.slices,
         tokens=test.tokens,
         seed=seed,
+        groups=groups,
     )
 
 

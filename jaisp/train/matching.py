@@ -21,12 +21,16 @@ class Sources(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """Pairs of tokens, their weights, and what a teacher makes of each side."""
+    """Pairs of tokens, their weights, and what a teacher makes of each side.
+
+    groups: how many are of views, and then of sources, where there are any.
+    """
 
     first: Float[Tensor, "token dimension"]
     second: Float[Tensor, "token dimension"]
     weight: Float[Tensor, " token"]
     targets: list[Tensor] | None
+    groups: tuple[int, ...]
 
     def with_sources(
         self, surveys: tuple[str, str], sources: Mapping[str, Sources], sky_weight: float
@@ -49,4 +53,5 @@ class Matching(NamedTuple):
             torch.cat([self.second, second]),
             torch.cat([self.weight, token_weight(snr, others, sky_weight).flatten()]),
             targets,
+            (*self.groups, len(first)),
         )

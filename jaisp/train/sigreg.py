@@ -24,6 +24,7 @@ def sigreg(
     slices: int,
     tokens: int,
     seed: int,
+    groups: Sequence[int] | None = None,
 ) -> Terms:
     """The terms of LeJEPA (Balestriero & LeCun 2025, arXiv:2511.08544) of weighted pairs.
 
@@ -32,8 +33,9 @@ def sigreg(
                 statistic of a·x
 
     The statistic is of `tokens` tokens, drawn by weight; of all of them, with their weights, where
-    there are no more. `seed` draws tokens and slices: the same on all ranks. `targets` as for
-    `information`.
+    there are no more. `seed` draws tokens and slices: the same on all ranks. groups: sizes of what
+    this rank's tokens consist of, one after another; every rank has as many groups. `targets` as
+    for `information`.
     """
     first, second, weight = first.float(), second.float(), weight.float()
     share = shares(weight)
@@ -43,7 +45,7 @@ def sigreg(
     # Drawn on the CPU, so that they are the same on every device.
     directions = torch.randn(first.shape[1], slices, generator=generator).to(first.device)
     directions = directions / directions.norm(dim=0)
-    place, share, count = draw_tokens(share, tokens, generator)
+    place, share, count = draw_tokens(share, tokens, generator, groups)
     views = [view[place] @ directions for view in (first, second)]
     return Terms(
         alignment=torch.stack([term.mean() for term in apart]).mean() / 4,
@@ -72,23 +74,36 @@ def epps_pulley(
 
 @torch.no_grad()
 def draw_tokens(
-    share: Float[Tensor, " token"], most: int, generator: torch.Generator
+    share: Float[Tensor, " token"],
+    most: int,
+    generator: torch.Generator,
+    groups: Sequence[int] | None = None,
 ) -> tuple[Int[Tensor, " drawn"], Float[Tensor, " drawn"], float]:
     """Which of this rank's tokens a test is made of, their shares, and how many tokens it counts.
 
     `most` are drawn from all ranks' tokens with chances in proportion to `share`, one from each
     of as many equal steps of its running sum: a heavy token can come twice, and the share of each
-    is then 1 / most. No more tokens than that are all taken, and count as 1 / Σ share².
+    is then 1 / most. No more tokens than that are all taken, and count as 1 / Σ share². The sum
+    runs over the first group of all ranks, then the second: in one order, however many ranks.
     """
     everywhere = gathered(share.double().cpu())
-    chances = torch.cat(everywhere)
-    if len(chances) <= most:
+    if sum(map(len, everywhere)) <= most:
         every = torch.arange(len(share), device=share.device)
-        return every, share, 1 / float(chances.square().sum())
+        return every, share, 1 / float(torch.cat(everywhere).square().sum())
+    sizes = [own.tolist() for own in gathered(torch.tensor(groups or [len(share)]))]
+    parts = [part.split(own) for part, own in zip(everywhere, sizes, strict=True)]
+    chances = torch.cat([part for of_group in zip(*parts, strict=True) for part in of_group])
     edges = chances.cumsum(0)
     within = torch.rand(most, generator=generator, dtype=torch.float64)
     steps = (torch.arange(most) + within) / most * edges[-1]
     drawn = torch.searchsorted(edges, steps, right=True).clamp(max=len(chances) - 1)
-    start = sum(len(part) for part in everywhere[: rank()])
-    own = drawn[(drawn >= start) & (drawn < start + len(share))] - start
-    return own.to(share.device), torch.full((len(own),), 1 / most).to(share), float(most)
+    found, before, start = [], 0, 0
+    for of_ranks in zip(*sizes, strict=True):
+        for number, size in enumerate(of_ranks):
+            if number == rank():
+                own = drawn[(drawn >= start) & (drawn < start + size)]
+                found.append(own - start + before)
+                before += size
+            start += size
+    place = torch.cat(found)
+    return place.to(share.device), torch.full((len(place),), 1 / most).to(share), float(most)

@@ -22,7 +22,7 @@ def sources(level, snr, teacher=False):
 
 def pairs(teacher=False):
     tokens = torch.zeros(5, 3)
-    return Matching(tokens, tokens + 1, torch.ones(5), [tokens, tokens] if teacher else None)
+    return Matching(tokens, tokens + 1, torch.ones(5), [tokens, tokens] if teacher else None, (5,))
 
 
 @pytest.mark.parametrize("teacher", [False, True])
@@ -32,6 +32,7 @@ def test_sources_of_both_surveys_are_pairs_like_others(teacher):
     assert len(found.first) == len(found.second) == len(found.weight) == 5 + 2 * PLACES
     assert (found.first[5:] == 3).all()
     assert (found.second[5:] == 2).all()
+    assert found.groups == (5, 2 * PLACES)
     # By the survey that sees them worse.
     expected = token_weight(torch.tensor([5.0]), torch.tensor([50.0]), 0.02)
     torch.testing.assert_close(found.weight[5:], expected.expand(2 * PLACES))

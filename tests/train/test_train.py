@@ -287,8 +287,12 @@ def test_bfloat16_is_for_encoders_alone(tmp_path, config, monkeypatch):
     real = loop.encode
 
     def watched(model, views):
+        project = model.encoders[views.survey].project
+        hook = project.register_forward_hook(lambda *given: kinds.add(given[-1].dtype))
         tokens = real(model, views)
-        kinds.add(tokens.dtype)
+        hook.remove()
+        # What moments say of positions goes past, in full.
+        assert tokens.dtype == torch.float32
         return tokens
 
     monkeypatch.setattr(loop, "encode", watched)
