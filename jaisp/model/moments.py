@@ -114,10 +114,14 @@ class Moments(nn.Module):
     def _weights(self, inputs: Tensor, bands: Tensor) -> Tensor:
         """[sample, map, y, x]."""
         flux, valid = self._flux(inputs)
-        smooth = smoothed(flux.flatten(0, 1), self.gaussians).unflatten(0, flux.shape[:2])
         filters = self.filters[:, bands] / self.scatter[bands]
-        snr = torch.einsum("mbj,sbjyx->smbyx", filters, smooth)
-        square = functional.relu(snr).square().sum(dim=2)
+        square = flux.new_zeros(())
+        # Band by band: on a CPU, what was just made is still in the cache.
+        for number in range(flux.shape[1]):
+            smooth = smoothed(flux[:, number], self.gaussians)
+            snr = torch.einsum("mj,sjyx->smyx", filters[:, number], smooth)
+            positive = functional.relu(snr)
+            square = torch.addcmul(square, positive, positive)
         rise = torch.log1p(square / self.faintest.exp()[:, None, None])
         level = self.steepness.exp()[:, None, None] * rise
         return level.clamp(max=MOST).exp() * valid.any(dim=1, keepdim=True)
