@@ -105,12 +105,15 @@ class Implants:
         self.together = False
         if not settings.position.weight:
             return
-        self.fwhm = {survey: _widths(patches, survey) for survey in patches.surveys}
-        self.surveys = [survey for survey, widths in self.fwhm.items() if widths]
+        widths = {survey: _widths(patches, survey) for survey in patches.surveys}
+        self.fwhm = {survey: known for survey, known in widths.items() if known}
+        self.surveys = list(self.fwhm)
         for survey in sorted(set(patches.surveys) - set(self.surveys)):
             log.warning("train.position: no width of a PSF of %s is known; left out", survey)
+        if not self.surveys:
+            return
         self.part = own_part(self.count, "train.position.sources")
-        shared = set.intersection(*(set(self.fwhm[survey]) for survey in self.surveys or [""]))
+        shared = set.intersection(*(set(known) for known in self.fwhm.values()))
         self.together = len(self.surveys) > 1 and bool(shared)
         self.where = {s: sorted(shared or self.fwhm[s]) for s in self.surveys}
         self.spectra = Spectra(patches, self.fwhm, sorted(shared))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from jaisp.config.train import PositionConfig, TrainConfig
+from jaisp.train import implants as implants_module
 from jaisp.train.implants import GAUSSIAN, Implanted, Implants, point_sources
 from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.position import PositionHead, around, position_term, reference
@@ -93,6 +94,20 @@ def test_without_common_patches_every_survey_has_its_own_sources(patches, monkey
     monkeypatch.setattr(implants, "together", False)
     rubin, euclid = (drawn(implants, 3, survey) for survey in ("rubin", "euclid"))
     assert not torch.equal(rubin.offset, euclid.offset)
+
+
+@pytest.mark.parametrize("unknown", [("euclid",), ("rubin", "euclid", "narrow")])
+def test_surveys_of_unknown_psf_are_left_out_and_said_so(patches, monkeypatch, caplog, unknown):
+    real = implants_module._widths
+
+    def widths(patches, survey):
+        return {} if survey in unknown else real(patches, survey)
+
+    monkeypatch.setattr(implants_module, "_widths", widths)
+    implants = Implants(patches, settings(5))
+    left = [survey for survey in ("rubin", "euclid", "narrow") if survey not in unknown]
+    assert sorted(draw.survey for draw in implants.draw(1)) == sorted(left)
+    assert caplog.text.count("left out") == len(unknown)
 
 
 def test_the_error_is_that_of_the_snr(patches):
