@@ -32,7 +32,7 @@ lint: .venv/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake -s workflow/ablations.smk --lint
 
-# The three small real fields to their reports (minutes), and the nine-band field (half an hour).
+# The three small real fields to their reports (minutes), and the nine-band field (longer).
 SMALL_FIELDS := kids_viking_galex euclid_des hsc_hst
 real: $(SMALL_FIELDS:%=real-%)
 
