@@ -38,7 +38,7 @@ class Model(nn.Module):
     """
 
     centre: Tensor
-    whitening: Tensor
+    frame: Tensor
 
     def __init__(self, config: Architecture) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Model(nn.Module):
             self.register_buffer(f"noise_{name}", torch.ones(len(survey.bands)))
         # Fitted on training tokens at the end of training; until then they change nothing.
         self.register_buffer("centre", torch.zeros(config.dimensions))
-        self.register_buffer("whitening", torch.eye(config.dimensions))
+        self.register_buffer("frame", torch.eye(config.dimensions))
 
     @property
     def device(self) -> torch.device:
@@ -106,13 +106,13 @@ class Model(nn.Module):
         mask = None if mask is None else mask[part]
         inputs = network_inputs(flux, noise, mask, self.typical_noise(survey)[chosen])
         features = encoder.features(inputs, chosen, beyond)
-        tokens = self.whiten(features.pop("shared"))
+        tokens = self.in_frame(features.pop("shared"))
         return (tokens, features) if scales else tokens
 
-    def whiten(self, tokens: Tensor) -> Tensor:
+    def in_frame(self, tokens: Tensor) -> Tensor:
         """The fixed linear map, fitted when training ends, from projector to shared tokens."""
         centred = tokens - self.centre[:, None, None]
-        return torch.einsum("de,behw->bdhw", self.whitening, centred)
+        return torch.einsum("de,behw->bdhw", self.frame, centred)
 
     def _band_numbers(self, survey: str, bands: Sequence[str]) -> Tensor:
         if survey not in self.config.surveys:
@@ -154,7 +154,7 @@ def random_model(model: Model, seed: int = 0) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Model(model.config)
-    fitted = ("centre", "whitening")
+    fitted = ("centre", "frame")
     for name, measured in model.named_buffers():
         if name not in fitted:
             fresh.get_buffer(name).copy_(measured)

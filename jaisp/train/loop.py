@@ -22,6 +22,7 @@ from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
 from jaisp.train.card import model_card
 from jaisp.train.checkpoint import read_checkpoint, save_checkpoint
+from jaisp.train.frame import fit_frame
 from jaisp.train.history import Board, History, Pace, board_writer
 from jaisp.train.implants import Implants
 from jaisp.train.losses import find_terms, term_weights
@@ -35,7 +36,6 @@ from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, rank
 from jaisp.train.tokens import encode, pick
 from jaisp.train.views import Batch, Draw, Views
 from jaisp.train.watch import retrieval, spread
-from jaisp.train.whitening import fit_whitening
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Run:
         self._draws: Iterator[Draw]
 
     def go(self) -> None:
-        """Train to the last step, from the checkpoint if there is one, and fit the whitening."""
+        """Train to the last step, from the checkpoint if there is one, and fit the frame."""
         settings = self.settings
         start = self._resume()
         if settings.tensorboard and self.results is not None and rank() == 0:
@@ -163,7 +163,7 @@ class Run:
             self.model.load_state_dict(self.teacher.state_dict())
         self.model.eval()
         with eager() if settings.compile else nullcontext():
-            fit_whitening(self.model, self.pairs)
+            fit_frame(self.model, self.pairs)
 
     def _step(self, step: int) -> None:
         settings = self.settings
@@ -254,6 +254,8 @@ class Run:
         pairs = [p for p in sorted(self.pairs.interest["surveys"]) if self.watched.shared(p)]
         self.model.eval()
         with eager() if self.settings.compile else nullcontext():
+            if pairs:
+                fit_frame(self.model, self.pairs)
             found = [retrieval(self.model, self.watched, pair) for pair in pairs]
         self.model.train()
         scored = [(top1, n) for top1, n in found if n > 1]

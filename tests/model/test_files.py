@@ -19,7 +19,7 @@ def folder(model, tmp_path):
 
 
 def test_a_round_trip_keeps_every_tensor(model, image, folder):
-    model.whitening.mul_(2)
+    model.frame.mul_(2)
     save_model(model, folder, "# A card\n")
     loaded = jaisp.load(folder)
     assert loaded.config == model.config

@@ -1,0 +1,79 @@
+"""The linear frame of the shared tokens, fitted on training pairs: a fixed part of the model."""
+
+import copy
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jaisp.model import Model
+from jaisp.train.objective import covariance_matrices, shares
+from jaisp.train.pairs import Pairs
+from jaisp.train.ranks import summed
+from jaisp.train.tokens import encode, pick
+
+FIRST = 2**40  # of its batches, beyond any step's number
+FEWEST, PER_DIMENSION = 96, 2  # patches that it is fitted on
+SHRINK = 1e-3  # of the mean variance, added to all
+LEAST = 0.05  # correlation that a direction counts for, at least: none is lost
+
+
+@torch.no_grad()
+def fit_frame(model: Model, pairs: Pairs) -> None:
+    """Give the shared space the frame in which tokens are compared (`canonical_frame`).
+
+    The objective leaves the linear frame of the tokens free, and distances need one. It is fitted
+    on pairs of two surveys, where there are any, in all bands, and is the same for all surveys and
+    on all ranks. Empty sky counts for next to nothing: a pair's weight is the square of the loss's.
+    """
+    plain = _plain(pairs)
+    firsts, seconds, weights = [], [], []
+    patches = max(FEWEST, PER_DIMENSION * model.config.dimensions)
+    for number in range(FIRST, FIRST + math.ceil(patches / pairs.settings.batch)):
+        batch = plain.show(plain.draw(number), model.device)
+        firsts.append(pick(encode(model, batch.first), batch.first_place))
+        seconds.append(pick(encode(model, batch.second), batch.second_place))
+        weights.append(batch.weight.to(model.device).square())
+    first, second, weight = (torch.cat(part) for part in (firsts, seconds, weights))
+    centre, frame, _ = canonical_frame(first, second, weight)
+    model.get_buffer("centre").copy_(centre)
+    model.get_buffer("frame").copy_(frame)
+
+
+def canonical_frame(
+    first: Float[Tensor, "token dimension"],
+    second: Float[Tensor, "token dimension"],
+    weight: Float[Tensor, " token"],
+) -> tuple[
+    Float[Tensor, " dimension"], Float[Tensor, "dimension dimension"], Float[Tensor, " dimension"]
+]:
+    """The centre of two views' tokens; the map from there to canonical variates, one for both
+    views, each with the variance that the views share of it; and these variances.
+
+    With C the mean of both views' covariance and S what they share of it, (S + Sᵀ) / 2 of their
+    cross-covariance, the variates are the directions of C^{-1/2} S C^{-1/2}, and its eigenvalues ρ
+    the correlations (Hotelling 1936): a dimension counts for what two views of one place agree on,
+    and for no more where sources happen to differ much. They come in falling order.
+    """
+    share = shares(weight)
+    (centre,) = summed(share @ (first + second) / 2)
+    found = covariance_matrices((first, second, first - second), share)
+    own, other, apart = (matrix.double() for matrix in found)
+    total = (own + other) / 2
+    values, vectors = torch.linalg.eigh(total)
+    values = values.clamp(min=0) + SHRINK * values.mean()
+    white = (vectors * values.rsqrt()) @ vectors.T
+    # cov(x − y) is both covariances less twice what they share.
+    rho, variates = torch.linalg.eigh(white @ (total - apart / 2) @ white)
+    rho, variates = rho.flip(0).clamp(LEAST, 1), variates.flip(1)
+    return centre, (rho.sqrt()[:, None] * variates.T @ white).to(first.dtype), rho
+
+
+def _plain(pairs: Pairs) -> Pairs:
+    """Pairs as they are compared: of surveys, where there are any, and nothing left out."""
+    plain = copy.copy(pairs)
+    plain.settings = pairs.settings.model_copy(update={"band_dropout": 0.0})
+    if "surveys" in pairs.shares:
+        plain.shares = {"surveys": 1.0}
+    return plain
