@@ -49,12 +49,13 @@ def canonical_frame(
     Float[Tensor, " dimension"], Float[Tensor, "dimension dimension"], Float[Tensor, " dimension"]
 ]:
     """The centre of two views' tokens; the map from there to canonical variates, one for both
-    views, each with the variance that the views share of it; and these variances.
+    views, each as wide as the views agree on it; and the correlations.
 
     With C the mean of both views' covariance and S what they share of it, (S + Sᵀ) / 2 of their
     cross-covariance, the variates are the directions of C^{-1/2} S C^{-1/2}, and its eigenvalues ρ
-    the correlations (Hotelling 1936): a dimension counts for what two views of one place agree on,
-    and for no more where sources happen to differ much. They come in falling order.
+    the correlations (Hotelling 1936), which come in falling order. A variate's standard deviation
+    is its ρ: it counts for what two views of one place agree on, and for no more where sources
+    happen to differ much.
     """
     share = shares(weight)
     (centre,) = summed(share @ (first + second) / 2)
@@ -67,7 +68,7 @@ def canonical_frame(
     # cov(x − y) is both covariances less twice what they share.
     rho, variates = torch.linalg.eigh(white @ (total - apart / 2) @ white)
     rho, variates = rho.flip(0).clamp(LEAST, 1), variates.flip(1)
-    return centre, (rho.sqrt()[:, None] * variates.T @ white).to(first.dtype), rho
+    return centre, (rho[:, None] * variates.T @ white).to(first.dtype), rho
 
 
 def _plain(pairs: Pairs) -> Pairs:

@@ -121,12 +121,12 @@ class Implants:
     def draw(self, step: int) -> list[ImplantDraw]:
         """The sources in every survey; of those of all ranks, this one's."""
         if self.together:
-            rng = np.random.default_rng([self.seed, step])
+            rng = np.random.default_rng([self.seed, step, 0, 1])
             scene = self._scene(rng, self.surveys)
             return [self._windows(step, survey, scene) for survey in self.surveys]
         drawn = []
         for survey in self.surveys:
-            rng = np.random.default_rng([self.seed, step, self.surveys.index(survey)])
+            rng = np.random.default_rng([self.seed, step, 1 + self.surveys.index(survey), 2])
             drawn.append(self._windows(step, survey, self._scene(rng, [survey])))
         return drawn
 

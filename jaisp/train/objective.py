@@ -15,7 +15,7 @@ from torch.nn.functional import relu
 from jaisp.train.ranks import summed
 
 EPSILON = 1e-4  # VICReg's, under the square root
-FLOOR = 0.03  # variance below which a direction tells nothing, of the mean variance
+FLOOR = 0.01  # variance below which a direction tells nothing, of the mean variance
 HOLD = 0.01  # how firmly the mean variance is held at one
 
 Tokens = Float[Tensor, "token dimension"]

@@ -26,14 +26,14 @@ def hidden_views(seed, tokens=40_000):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_dimension_varies_by_what_views_share_of_it(seed):
+def test_a_dimension_is_as_wide_as_views_agree_on_it(seed):
     first, second = hidden_views(seed)
     weight = torch.ones(len(first))
     centre, frame, rho = canonical_frame(first, second, weight)
     torch.testing.assert_close(rho.float(), RHO.clamp(min=LEAST), rtol=0, atol=0.03)
     tokens = torch.cat([first, second]) - centre
     covariance = torch.cov((tokens @ frame.T).T)
-    torch.testing.assert_close(covariance, torch.diag(rho).float(), rtol=0, atol=0.02)
+    torch.testing.assert_close(covariance, torch.diag(rho.square()).float(), rtol=0, atol=0.02)
 
 
 def test_another_linear_map_changes_nothing():
@@ -45,7 +45,7 @@ def test_another_linear_map_changes_nothing():
         centre, frame, _ = canonical_frame(*views, weight)
         own, other = (normalize((view[:500] - centre) @ frame.T) for view in views)
         found.append(own @ other.T)
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0.02)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0.05)
 
 
 def test_weightless_tokens_do_not_count():
