@@ -30,7 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jaisp.config import Config, parse_config
 from jaisp.store.reader import open_store
-from jaisp.train.loop import Run, new_model
+from jaisp.train.fresh import new_model
+from jaisp.train.loop import Run
 from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.precision import autocast
 from jaisp.train.tokens import encode

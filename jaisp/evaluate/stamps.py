@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.stats import gaussian_fwhm_to_sigma
 from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.evaluate.injected import AROUND
@@ -153,7 +154,7 @@ class Stamps:
         self, flux: Float32[np.ndarray, "source y x"], few: slice, band: int
     ) -> Float[np.ndarray, "source 4"]:
         dx, dy = (axis[few] for axis in self._from_source())
-        smallest = (self.fwhm[few, band] / 2.3548) ** 2
+        smallest = (self.fwhm[few, band] * gaussian_fwhm_to_sigma) ** 2
         xx, yy, xy = 1.5 * smallest, 1.5 * smallest, 0 * smallest
         for _ in range(ITERATIONS):
             weighted = flux * _gaussian(dx, dy, xx, yy, xy)

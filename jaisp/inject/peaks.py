@@ -2,6 +2,7 @@
 
 import numpy as np
 import sep
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import Table
 from jaxtyping import Float64, Int
 from scipy.ndimage import gaussian_filter
@@ -43,7 +44,7 @@ def _peaks(view: View) -> Float64[np.ndarray, "peak 2"]:
     flux = np.where(usable, weight * np.where(usable, view.flux, 0.0), 0.0).sum(axis=0)
     image = np.where(known, flux / np.where(known, total, 1.0), 0.0)
     sharpest = float(np.nanmin(view.psf_fwhm_arcsec)) / view.grid_arcsec
-    filtered = gaussian_filter(image, sharpest / 2.3548)
+    filtered = gaussian_filter(image, sharpest * gaussian_fwhm_to_sigma)
     sky = filtered[known]
     sigma = 1.4826 * float(np.median(np.abs(sky - np.median(sky))))
     objects = sep.extract(

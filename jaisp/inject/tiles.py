@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import sep
 from astropy.io import fits
+from astropy.stats import gaussian_fwhm_to_sigma
 from jaxtyping import Float, Float32, Float64, Int
 
 from jaisp.archives import Plane, Tile
@@ -114,7 +115,7 @@ def centroids(
     image = np.where(known, flux, np.float32(0))
     column, row = np.rint(start).T
     mask = None if known.all() else ~known
-    x, y, flag = sep.winpos(image, column, row, fwhm / 2.3548, mask=mask)
+    x, y, flag = sep.winpos(image, column, row, fwhm * gaussian_fwhm_to_sigma, mask=mask)
     found = np.stack([x, y], axis=1)
     found[(flag & sep.OBJ_TRUNC) != 0] = np.nan
     return found

@@ -9,6 +9,7 @@ whatever the instrument. docs/architecture.md has the reasons.
 import math
 
 import torch
+from astropy.stats import gaussian_fwhm_to_sigma, gaussian_sigma_to_fwhm
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +27,6 @@ WINDOWS = ((0.75, 1.0), (1.25, 1.75))
 FAINTEST, STEEPNESS, MOST = 8.0, (1.5, 5.0), 50.0
 # Filters begin as wide as the PSF, or this many times.
 BEGINNINGS = (1.0, 1.4, 0.7)
-FWHM_SIGMAS = 2.3548
 # Powers of y and x in a map's moments.
 ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 
@@ -65,7 +65,7 @@ class Moments(nn.Module):
         # Training measures it.
         self.scatter = nn.Buffer(torch.ones(bands, WIDTHS))
         self.filters = nn.Parameter(torch.empty(maps, bands, WIDTHS))
-        self.begin(torch.full((bands,), FWHM_SIGMAS * sigmas[WIDTHS // 2] * grid_arcsec))
+        self.begin(torch.full((bands,), gaussian_sigma_to_fwhm * sigmas[WIDTHS // 2] * grid_arcsec))
         steepness = torch.linspace(*STEEPNESS, maps // len(WINDOWS)).repeat(len(WINDOWS))
         self.steepness = nn.Parameter(steepness.log())
         self.faintest = nn.Parameter(torch.full((maps,), math.log(FAINTEST)))
@@ -93,7 +93,7 @@ class Moments(nn.Module):
         widths = torch.tensor(filter_widths(self.grid_arcsec)).log()
         for number, own in enumerate(self.filters):
             times = BEGINNINGS[number % (len(self.filters) // len(WINDOWS)) % len(BEGINNINGS)]
-            wanted = (times * fwhm / FWHM_SIGMAS / self.grid_arcsec).log()
+            wanted = (times * fwhm * gaussian_fwhm_to_sigma / self.grid_arcsec).log()
             # Between the two nearest Gaussians.
             wanted = wanted.clamp(widths[0], widths[-1])
             away = (wanted[:, None] - widths).abs() / (widths[1] - widths[0])

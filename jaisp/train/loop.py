@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from jaisp.config import Config, stage_hash
-from jaisp.config.model import ModelConfig
 from jaisp.config.train import TrainConfig
 from jaisp.errors import UserError
 from jaisp.files import partial_dir, remove_folder, sha256
-from jaisp.model import Architecture, Model, SurveyPixels, save_model
+from jaisp.model import Model, save_model
 from jaisp.progress import track
-from jaisp.store.reader import Store, open_store
+from jaisp.store.reader import open_store
 from jaisp.train.card import model_card
 from jaisp.train.checkpoint import read_checkpoint, save_checkpoint
 from jaisp.train.frame import fit_frame
+from jaisp.train.fresh import measure_sky, new_model
 from jaisp.train.history import Board, History, Pace, board_writer
 from jaisp.train.implants import Implants
 from jaisp.train.losses import find_terms, term_weights
 from jaisp.train.matching import Matching, Sources
 from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
 from jaisp.train.pairs import Pairs
-from jaisp.train.patches import Patches, measure_noise, measure_sky
+from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.position import PositionHead, around, position_term, reference
 from jaisp.train.precision import autocast, compile_encoders, eager
 from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, ranks, wait
@@ -85,33 +85,6 @@ def _train(config: Config) -> dict:
         "pairs": dict(run.history.counts),
         "sha256": sha256(config.results / "model" / "model.safetensors"),
     }
-
-
-def new_model(
-    store: Store, settings: ModelConfig, noise: dict[str, np.ndarray], seed: int
-) -> Model:
-    """A model for a store's surveys, fresh by `seed`; `noise` is typical of each band, nJy."""
-    surveys = {
-        survey: SurveyPixels(
-            bands=store.bands(survey),
-            grid_arcsec=store.grid_arcsec(survey),
-            pixels_per_token=store.pixels_per_token(survey),
-        )
-        for survey in store.surveys
-    }
-    torch.manual_seed(seed)
-    model = Model(
-        Architecture(
-            surveys=surveys,
-            token_arcsec=store.token_arcsec,
-            dimensions=settings.dimensions,
-            size=settings.size,
-        )
-    )
-    for survey, typical in noise.items():
-        model.typical_noise(survey).copy_(torch.from_numpy(typical))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device)
 
 
 class Run:

@@ -8,9 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from jaisp.model import Model
 from jaisp.model.inputs import network_inputs
-from jaisp.model.moments import Moments
 from jaisp.progress import track
 from jaisp.store.batches import decode_planes
 from jaisp.store.correlation import DISC_OF_SQUARE, correlation_within
@@ -174,24 +172,6 @@ def measure_noise(
             np.float32,
         )
     return found
-
-
-def measure_sky(model: Model, patches: Patches, most: int = 8) -> None:
-    """Tell fresh encoders what smoothing makes of their surveys' noise, and how wide the PSFs are,
-    from some patches."""
-    for survey, covered in patches.covered.items():
-        if not covered:
-            continue
-        places = np.linspace(0, len(covered) - 1, min(most, len(covered))).astype(int)
-        numbers = [covered[place] for place in places]
-        codes = patches.codes(numbers, survey)
-        batch = {name: torch.stack([own[name] for own in codes]) for name in codes[0]}
-        moments = model.get_submodule(f"encoders.{survey}.moments")
-        assert isinstance(moments, Moments)
-        moments.scatter.copy_(moments.measure(patches.inputs(batch, survey, model.device)))
-        fwhm = np.array([patches.store[number][survey].psf_fwhm_arcsec for number in numbers])
-        if np.isfinite(fwhm).any():
-            moments.begin(torch.from_numpy(fwhm).nanmedian(dim=0).values.float())
 
 
 def token_snr(

@@ -16,6 +16,7 @@ from jaisp.config import Config
 from jaisp.errors import UserError
 from jaisp.store.reader import open_store
 from jaisp.train import loop, train
+from jaisp.train.fresh import new_model
 from jaisp.train.losses import find_terms, term_weights
 from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.ranks import all_ranks, average_gradients, gathered, own_part, rank, ranks
@@ -125,7 +126,7 @@ def new_run(config: Config) -> loop.Run:
     noise = measure_noise(store, store.where("train"))
     patches = Patches(store, store.where("train"), noise, 1.0, "read")
     watched = Patches(store, store.where("validation"), noise, 1.0, "read")
-    model = loop.new_model(store, config.model, noise, 1)
+    model = new_model(store, config.model, noise, 1)
     return loop.Run(model, patches, watched, config.train, config.results / "run", "key")
 
 

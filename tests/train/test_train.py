@@ -15,6 +15,7 @@ from jaisp.errors import UserError
 from jaisp.model.inputs import network_inputs
 from jaisp.store.codes import MISSING
 from jaisp.train import checkpoint, loop, precision, train
+from jaisp.train.fresh import new_model
 from jaisp.train.optimiser import follow
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
@@ -103,8 +104,8 @@ def test_a_loss_that_is_not_finite_names_its_batch(tmp_path, config, monkeypatch
 
 def test_the_average_teacher_copies_buffers(store):
     noise = measure_noise(store, store.where("train"))
-    model = loop.new_model(store, SMALL, noise, 1)
-    teacher = loop.new_model(store, SMALL, noise, 2)
+    model = new_model(store, SMALL, noise, 1)
+    teacher = new_model(store, SMALL, noise, 2)
     start = teacher.encoders["rubin"].stem.bank.clone()
     model.centre.fill_(3.0)
     follow(teacher, model, 0.75)
