@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from jaisp.config.section import Section
 from jaisp.errors import UserError
-from jaisp.model.encoder import SIZES, Encoder
+from jaisp.model.encoder import NOTHING_BEYOND, Encoder, Sides
 from jaisp.model.inputs import as_flags, as_planes, network_inputs
+from jaisp.model.size import SIZES
+from jaisp.model.trunk import Trunk
 
 
 class SurveyPixels(Section):
@@ -31,7 +33,7 @@ class Architecture(Section):
 
 
 class Model(nn.Module):
-    """Encoders of all surveys of a run.
+    """Encoders of all surveys of a run, and one trunk.
 
     `config` says what it is made of; `receptive_field_arcsec` how far from a token's edge
     pixels can change it.
@@ -43,18 +45,17 @@ class Model(nn.Module):
     def __init__(self, config: Architecture) -> None:
         super().__init__()
         self.config = config
+        size = SIZES[config.size]
         encoders = {
-            name: Encoder(
-                len(survey.bands),
-                survey.pixels_per_token,
-                survey.grid_arcsec,
-                SIZES[config.size],
-                config.dimensions,
-            )
+            name: Encoder(len(survey.bands), survey.pixels_per_token, survey.grid_arcsec, size)
             for name, survey in config.surveys.items()
         }
         self.encoders = nn.ModuleDict(encoders)
-        self.receptive_field_arcsec = max(e.reach_arcsec for e in encoders.values())
+        (moments,) = {encoder.moments.channels for encoder in encoders.values()}
+        self.trunk = Trunk(size, moments, config.token_arcsec, config.dimensions)
+        self.receptive_field_arcsec = self.trunk.reach_arcsec + max(
+            encoder.reach_arcsec for encoder in encoders.values()
+        )
         for name, survey in config.surveys.items():
             self.register_buffer(f"noise_{name}", torch.ones(len(survey.bands)))
         # Fitted on training tokens at the end of training; until then they change nothing.
@@ -105,9 +106,21 @@ class Model(nn.Module):
         flux, noise = flux[part], noise[part]
         mask = None if mask is None else mask[part]
         inputs = network_inputs(flux, noise, mask, self.typical_noise(survey)[chosen])
-        features = encoder.features(inputs, chosen, beyond)
+        features = self.features(survey, inputs, chosen, beyond)
         tokens = self.in_frame(features.pop("shared"))
         return (tokens, features) if scales else tokens
+
+    def features(
+        self, survey: str, inputs: Tensor, bands: Tensor, beyond: Sides = NOTHING_BEYOND
+    ) -> dict[str, Tensor]:
+        """Features by scale: `fine` (the last grid before tokens), `token` (before the projector),
+        `shared`, which are not yet in the frame.
+
+        inputs: [sample, band, 3, y, x], of the bands of these numbers. beyond: see `Encoder`.
+        """
+        found = self.encoders[survey](inputs, bands, beyond)
+        token, shared = self.trunk(found.what, found.where)
+        return {"fine": found.fine, "token": token, "shared": shared}
 
     def in_frame(self, tokens: Tensor) -> Tensor:
         """The fixed linear map, fitted when training ends, from projector to shared tokens."""

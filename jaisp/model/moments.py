@@ -48,7 +48,6 @@ class Moments(nn.Module):
         grid_arcsec: float,
         finest_arcsec: float,
         maps: int,
-        width: int,
     ) -> None:
         super().__init__()
         # Squares of so many pixels are taken as one.
@@ -71,7 +70,7 @@ class Moments(nn.Module):
         self.faintest = nn.Parameter(torch.full((maps,), math.log(FAINTEST)))
         self.nothing = nn.Parameter(torch.full((maps,), 3.0))
         self.margin = math.ceil((WINDOWS[-1][1] - 0.5) * pixels_per_token)
-        self.out = nn.Conv2d(maps * len(ORDERS), width, 1)
+        self.channels = maps * len(ORDERS)
 
     @property
     def reach(self) -> int:

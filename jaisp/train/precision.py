@@ -30,20 +30,22 @@ def eager() -> AbstractContextManager:
 
 
 def compile_encoders(model: Model, settings: TrainConfig, samples: int, crop: int) -> None:
-    """Compile every encoder, for batches of `samples` views of `crop` tokens a side, and run each
-    once. Raises UserError where this machine can't.
+    """Compile every encoder with the trunk, for batches of `samples` views of `crop` tokens a
+    side, and run each once. Raises UserError where this machine can't.
     """
     torch._dynamo.config.recompile_limit = MOST_VERSIONS
+    compiled = torch.compile(model.features, dynamic=False, backend=BACKEND)
+    model.features = compiled  # type: ignore[method-assign]
     for survey, encoder in model.encoders.items():
         about = model.config.surveys[survey]
         side, bands = crop * about.pixels_per_token, len(about.bands)
         inputs = torch.zeros(samples, bands, 3, side, side, device=model.device)
-        encoder.compile(dynamic=False, backend=BACKEND)
         # As in a step, or it would be compiled anew there; a teacher's has no gradients.
         learns = any(parameter.requires_grad for parameter in encoder.parameters())
         try:
             with torch.set_grad_enabled(learns), autocast(settings, model.device):
-                tokens = encoder(inputs, torch.arange(bands, device=model.device))
+                numbers = torch.arange(bands, device=model.device)
+                tokens = model.features(survey, inputs, numbers)["shared"]
             if learns:
                 tokens.float().sum().backward()
         except Exception as error:  # compilers and their back ends raise many kinds
@@ -52,4 +54,4 @@ def compile_encoders(model: Model, settings: TrainConfig, samples: int, crop: in
                 f"train.compile: torch.compile failed on the encoder of {survey} "
                 f"({type(error).__name__}: {reason}); set it to false"
             ) from error
-        encoder.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from jaisp.train.views import Views
 def encode(model: Model, views: Views) -> Tensor:
     """Tokens [sample, dimension, row, column] of a batch of views, not yet in the model's frame."""
     bands = arange(views.inputs.shape[1], device=model.device)
-    return model.encoders[views.survey](views.inputs.to(model.device), bands)
+    return model.features(views.survey, views.inputs.to(model.device), bands)["shared"]
 
 
 def pick(tokens: Tensor, place: Tensor) -> Tensor:

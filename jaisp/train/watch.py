@@ -49,7 +49,7 @@ def retrieval(model: Model, patches: Patches, surveys: tuple[str, str]) -> tuple
             batch = {name: torch.from_numpy(values[None]) for name, values in view.items()}
             inputs = patches.inputs(batch, survey, model.device)
             bands = torch.arange(inputs.shape[1], device=model.device)
-            tokens = model.in_frame(model.encoders[survey](inputs, bands))
+            tokens = model.in_frame(model.features(survey, inputs, bands)["shared"])
             start = shift * (1 - side)
             end = start + crop - shift
             found[side].append(tokens[0, :, start:end, start:end][:, torch.from_numpy(sources)].T)

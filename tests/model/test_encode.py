@@ -160,7 +160,7 @@ def test_missing_sky_that_is_left_out_is_as_if_it_had_been_computed(rows, column
     encoder, bands = model.encoders[survey], torch.arange(2)
     with torch.inference_mode():
         planes = torch.from_numpy(flux), torch.from_numpy(noise)
-        whole = encoder.features(network_inputs(*planes, None, torch.ones(2)), bands)
+        whole = model.features(survey, network_inputs(*planes, None, torch.ones(2)), bands)
         tokens, scales = model.encode(flux, noise, survey=survey, bands=["g", "r"], scales=True)
     close = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(tokens, whole["shared"], **close)

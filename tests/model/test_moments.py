@@ -30,7 +30,7 @@ def star(place, snr, n, grid, tokens=7, fwhm=0.7, seed=0):
 
 def moments_of(inputs, n, grid, maps=4, finest=0.1):
     torch.manual_seed(0)
-    layer = Moments(inputs.shape[1], n, grid, finest, maps, 8)
+    layer = Moments(inputs.shape[1], n, grid, finest, maps)
     with torch.no_grad():
         found = layer(inputs, torch.arange(inputs.shape[1])).unflatten(1, (maps, -1))
     middle = inputs.shape[-1] // n // 2
@@ -89,14 +89,14 @@ def test_missing_pixels_have_no_weight():
     inputs = star((0.3, 0.2), 100, 8, 0.1)
     inputs[..., :28] = 0  # the left half, the source's own middle with it
     torch.manual_seed(0)
-    layer = Moments(1, 8, 0.1, 0.1, 4, 8)
+    layer = Moments(1, 8, 0.1, 0.1, 4)
     assert (layer._weights(inputs, torch.arange(1))[..., :28] == 0).all()
 
 
 def test_noise_that_pixels_share_is_measured_and_divided_by():
     white = np.random.default_rng(1).normal(size=(2, 1, 160, 160)).astype(np.float32)
     shared = functional.avg_pool2d(torch.from_numpy(white), 3, stride=1, padding=1) * 3
-    layer = Moments(1, 8, 0.1, 0.1, 2, 8)
+    layer = Moments(1, 8, 0.1, 0.1, 2)
 
     def scatter(signal):
         valid = torch.ones_like(signal)

@@ -288,7 +288,7 @@ def test_bfloat16_is_for_encoders_alone(tmp_path, config, monkeypatch):
     real = loop.encode
 
     def watched(model, views):
-        project = model.encoders[views.survey].project
+        project = model.trunk.project
         hook = project.register_forward_hook(lambda *given: kinds.add(given[-1].dtype))
         tokens = real(model, views)
         hook.remove()

@@ -1,0 +1,44 @@
+"""The trunk: from what every survey's encoder finds to the shared tokens."""
+
+import torch
+from torch import Tensor, nn
+
+from jaisp.model.attention import LocalAttention
+from jaisp.model.blocks import ChannelNorm, TokenBlock
+from jaisp.model.size import Size
+
+
+class Trunk(nn.Module):
+    """Convolutions and attention among neighbouring tokens, the same for all surveys.
+
+    Moments also go past it, so that a position stays as linear in a token as it was found. Both
+    have the same weights whatever the survey: what encoders find alike becomes alike tokens.
+    """
+
+    def __init__(self, size: Size, moments: int, token_arcsec: float, dimensions: int) -> None:
+        super().__init__()
+        self.moments = nn.Conv2d(moments, size.width, 1)
+        reach = max(1, round(size.attention_arcsec / token_arcsec))
+        self.blocks = nn.Sequential()
+        for number in range(size.blocks):
+            self.blocks.append(TokenBlock(size.width, size.expansion))
+            if number % 2:
+                self.blocks.append(LocalAttention(size.width, size.heads, reach, token_arcsec))
+        self.project = nn.Sequential(
+            ChannelNorm(size.width),
+            nn.Conv2d(size.width, 2 * size.width, 1),
+            nn.GELU(),
+            nn.Conv2d(2 * size.width, dimensions, 1),
+        )
+        self.past = nn.Conv2d(moments, dimensions, 1)
+        attended = size.blocks // 2 * reach
+        self.reach_arcsec = (size.blocks * TokenBlock.REACH + attended) * token_arcsec
+
+    def forward(self, what: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens before the projector [sample, width, row, column], and shared ones [sample,
+        dimension, row, column], of what an encoder finds."""
+        token = self.blocks(what + self.moments(where))
+        with torch.autocast(what.device.type, enabled=False):
+            # Half precision has no room for a hundredth of a token.
+            past = self.past(where)
+        return token, self.project(token) + past
