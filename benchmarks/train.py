@@ -104,6 +104,7 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> dict[str, A
         "waiting": waiting / step,
         "encoder_gflops": encoder / 1e9,
         "product_gflops": plain / 1e9,
+        "gflop_a_patch": counter.get_total_flops() / 1e9 / config.train.batch,
         "share": encoder / plain,
     }
 
