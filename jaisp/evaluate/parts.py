@@ -1,6 +1,6 @@
-"""The parts of an evaluation: groups that share what they look at, measured together.
+"""What an evaluation measures, by name: groups that share what they look at, together.
 
-Each part can be run by itself, so that parts run side by side.
+`jaisp.config.evaluate.PARTS` says which of them a job measures.
 """
 
 from collections.abc import Callable
@@ -218,12 +218,12 @@ def _no_source(bench: Bench) -> str:
 
 
 MEASURES: dict[str, Callable[[Bench], Found]] = {
+    "retrieval": measure_retrieval,
+    "bands": measure_bands,
+    "alignment": measure_alignment,
     "truth": measure_truth,
     "position": measure_position,
-    "retrieval": measure_retrieval,
-    "registration": measure_registration,
-    "bands": measure_bands,
-    "deblending": measure_deblending,
     "crowded": measure_crowded,
-    "alignment": measure_alignment,
+    "registration": measure_registration,
+    "deblending": measure_deblending,
 }

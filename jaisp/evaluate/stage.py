@@ -29,11 +29,13 @@ log = logging.getLogger(__name__)
 OVERVIEW = "overview"  # the report's own picture
 
 
-def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict[str, Any]:
+def evaluate_part(
+    config: Config, part: str, threads: int | None = None, measured: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measure one part of PARTS and draw its plots; returns what its receipt holds.
 
-    Without a trained model, only what needs none is measured. Raises UserError when the run has
-    no published store.
+    measured: what of the part; default all of it. Without a trained model, only what needs none is
+    measured. Raises UserError when the run has no published store.
     """
     if part not in PARTS:
         raise UserError(f"--part: {part!r} is not one of {', '.join(PARTS)}")
@@ -43,7 +45,8 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
     encoders = _load(config, threads) if weights else None
     outcomes = Outcomes(weights, sky_of(store))
     settings = with_edge(config.evaluate, encoders or (), store.token_arcsec)
-    found = MEASURES[part](Bench(store, settings, encoders, config.results, outcomes))
+    bench = Bench(store, settings, encoders, config.results, outcomes)
+    found = _measured(measured or PARTS[part], bench)
     outcomes.save(_outcomes_of(config, part))
     for plot in found.plots:
         plot.write(config.results / "figures")
@@ -60,7 +63,7 @@ def evaluate_part(config: Config, part: str, threads: int | None = None) -> dict
     )
 
 
-def gather_evaluated(config: Config, names: Sequence[str] = PARTS) -> dict[str, Any]:
+def gather_evaluated(config: Config, names: Iterable[str] = PARTS) -> dict[str, Any]:
     """Write metrics.json and outcomes.npz in results/RUN/ from what the parts found; returns the
     content of metrics.json. names: the parts that were measured.
 
@@ -97,9 +100,13 @@ def measure(
     encoders: the model, and its architecture with fresh weights, the control `random`.
     """
     bench = Bench(store, with_edge(settings, encoders or (), store.token_arcsec), encoders)
-    found = [part(bench) for part in MEASURES.values()]
-    joined = _joined([(part.groups, part.skipped) for part in found])
-    return Found(**joined, plots=[plot for part in found for plot in part.plots])
+    return _measured(MEASURES, bench)
+
+
+def _measured(names: Iterable[str], bench: Bench) -> Found:
+    found = [MEASURES[name](bench) for name in names]
+    joined = _joined([(each.groups, each.skipped) for each in found])
+    return Found(**joined, plots=[plot for each in found for plot in each.plots])
 
 
 def _weights(config: Config) -> str | None:

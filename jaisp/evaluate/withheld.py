@@ -23,7 +23,7 @@ from jaisp.evaluate.statistic import Statistic, figure_of
 from jaisp.evaluate.views import EncodedSky, Encoder, Side, crop_of, encode_sky
 from jaisp.store.reader import Store
 
-MEAN_PATCHES = 4
+MEAN_PATCHES = 2  # some two thousand tokens, from both corners of their crops
 
 # The bands given of each survey; a survey that is taken away is absent.
 Bands = Mapping[str, list[str]]

@@ -129,8 +129,8 @@ class Moments(nn.Module):
         """Flux in units of a pixel's noise, and where it is valid, [sample, band, y, x]."""
         flux, valid = inputs[:, :, 0].clamp(-12, 12).sinh(), inputs[:, :, 1]
         if self.step > 1:
-            flux = functional.avg_pool2d(flux, self.step) * self.step
-            valid = functional.avg_pool2d(valid, self.step)
+            flux = _summed(flux, self.step) / self.step
+            valid = _summed(valid, self.step) / self.step**2
         return flux, valid >= 0.5
 
     def _sums(self, weight: Tensor) -> Tensor:
@@ -158,6 +158,14 @@ class Moments(nn.Module):
         spread = square - centre[:, :, [0, 0, 1]] * centre[:, :, [0, 1, 1]]
         level = total.log() / self.steepness.exp()[:, None, None, None]
         return torch.cat([centre, 3 * spread, 0.3 * level], dim=2).flatten(1, 2)
+
+
+def _summed(planes: Tensor, step: int) -> Tensor:
+    """Sums of squares of step × step pixels: on a CPU in a third of avg_pool2d's time."""
+    first, *others = (planes[..., row::step, :] for row in range(step))
+    rows = sum(others, first)
+    first, *others = (rows[..., column::step] for column in range(step))
+    return sum(others, first)
 
 
 def filter_widths(grid_arcsec: float) -> list[float]:
