@@ -1,5 +1,6 @@
 """The command line: one command a stage, and the words in which it answers."""
 
+import gc
 import logging
 import os
 import sys
@@ -33,6 +34,8 @@ log = logging.getLogger("jaisp")
 
 def main() -> None:
     """Run a command; what the user did wrong becomes one line and exit status 2."""
+    # Thousands of modules come with torch, and none is garbage.
+    gc.set_threshold(50_000, 20, 50)
     try:
         app()
     except UserError as error:
@@ -214,9 +217,11 @@ def evaluate(
         raise UserError("jaisp evaluate: give --config FILE, or --compare RUN RUN …")
     run = _start(config, log_file, threads)
     from jaisp.config.evaluate import PARTS
-    from jaisp.evaluate import evaluate_part, gather_evaluated
+    from jaisp.evaluate.gather import gather_evaluated
 
     if not gather:
+        from jaisp.evaluate.stage import evaluate_part
+
         for name in PARTS if part is None else [part]:
             write_receipt(run, "evaluate", name, evaluate_part(run, name, threads=threads))
     if gather or part is None:

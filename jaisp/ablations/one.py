@@ -112,7 +112,8 @@ def _trained(config: Config, threads: int | None) -> str:
 
 
 def _measured(config: Config, base: Config, weights: str, threads: int | None) -> None:
-    from jaisp.evaluate.stage import evaluate_part, gather_evaluated
+    from jaisp.evaluate.gather import gather_evaluated
+    from jaisp.evaluate.stage import evaluate_part
 
     stages = (*BASE_STAGES, *ARM_STAGES)
     skies = sha256(receipt_path(base, "inject", "all"))

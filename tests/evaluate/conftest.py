@@ -3,13 +3,13 @@
 import pytest
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate import measure
 from jaisp.evaluate.bands import band_retrieval
 from jaisp.evaluate.bench import Bench
 from jaisp.evaluate.collapse import collapse
 from jaisp.evaluate.means import mean_tokens
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.retrieval import retrieval
+from jaisp.evaluate.stage import measure
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld
 from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config

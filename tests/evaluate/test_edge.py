@@ -5,9 +5,9 @@ import pytest
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.errors import UserError
-from jaisp.evaluate import measure
 from jaisp.evaluate.edge import with_edge
 from jaisp.evaluate.found import Found
+from jaisp.evaluate.stage import measure
 from jaisp.model import Architecture, Model, SurveyPixels
 from tests.evaluate.skies import Noise, Oracle
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
-from jaisp.evaluate import measure
 from jaisp.evaluate.search import SCOPES, deviations, directions, search
+from jaisp.evaluate.stage import measure
 from jaisp.evaluate.views import crop_corners
 from tests.evaluate.conftest import pick
 from tests.evaluate.skies import Constant, Noise, Oracle, Position, SmoothPosition
@@ -31,10 +32,10 @@ BLIND = {
 
 
 def chance(row, among=1.0):
-    """The most right answers in n that chance gives but once in a thousand times, as a share,
-    when `among` of the candidates are right."""
+    """The most right answers in n that chance gives but once in 10⁵ times, as a share, when
+    `among` of the candidates are right. A test asks some hundred such questions."""
     p, n = min(1.0, among * row["chance_top1"]), row["n"]
-    return p + 3.1 * np.sqrt(p * (1 - p) / n) + 1 / n
+    return binom.isf(1e-5, n, p) / n
 
 
 def chance_mknn10(row):

@@ -9,10 +9,11 @@ import pytest
 from jaisp.config import Config
 from jaisp.config.evaluate import PARTS, EvaluateConfig
 from jaisp.errors import UserError
-from jaisp.evaluate import evaluate_part, gather_evaluated, measure
 from jaisp.evaluate.bootstrap import interval, mean_interval, sky_units
+from jaisp.evaluate.gather import gather_evaluated
 from jaisp.evaluate.parts import MEASURES
 from jaisp.evaluate.plots.style import plain
+from jaisp.evaluate.stage import evaluate_part, measure
 from jaisp.files import write_receipt
 from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 
