@@ -11,8 +11,9 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.means import mean_tokens
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.retrieval import contests
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sources import Catalogue
-from jaisp.evaluate.views import Encoder, encode_sky
+from jaisp.evaluate.views import encode_sky
 from jaisp.store.reader import Store
 
 MEAN_PATCHES = 2  # some two thousand tokens, from both corners of their crops

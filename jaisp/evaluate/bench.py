@@ -11,8 +11,8 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.controls import Blank, Pixels
 from jaisp.evaluate.injected import InjectedSky, open_injected
 from jaisp.evaluate.outcomes import Outcomes
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sources import Catalogue, find_sources
-from jaisp.evaluate.views import Encoder
 from jaisp.files import read_json
 from jaisp.progress import track
 from jaisp.store.reader import Store

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.search import directions
-from jaisp.evaluate.views import Encoder
 from jaisp.store.layout import UNUSABLE
 
 PIXELS_PER_TOKEN = 4

@@ -28,8 +28,8 @@ from jaisp.evaluate.position import BOTH, UNDERPOWERED, names_of, units_of
 from jaisp.evaluate.probe import fit_probe
 from jaisp.evaluate.readout import LINEAR, MLP, PARTS, Form, components
 from jaisp.evaluate.scatter import scatter, scatter_interval
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import auc, drawn_auc, draws
-from jaisp.evaluate.views import Encoder
 
 SEPARATIONS_ARCSEC = (0.3, 0.6, 0.9, 1.2, 1.5)
 FEWEST = 40  # single sources, and pairs, of training sky

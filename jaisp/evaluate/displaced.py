@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.evaluate.injected import AROUND, InjectedSky
 from jaisp.evaluate.motion import Motion
+from jaisp.evaluate.scene import Encoder, Scene
 from jaisp.evaluate.sources import Catalogue, find_sources
-from jaisp.evaluate.views import Encoder
 from jaisp.progress import track
 from jaisp.store.reader import Patch, Store, View
 
@@ -176,8 +175,9 @@ def encode_patches(
             members = sources.patch == place
             patch = store[number]
             for survey in patch.surveys:
+                scene = scene_of(patch[survey])
                 for name, encoder in encoders.items():
-                    grid = _encode(encoder, patch[survey])
+                    grid = _encode(encoder, scene)
                     own = around.setdefault((survey, where), {})
                     empty = np.full((len(members), SIDE**2 * len(grid)), np.nan, np.float32)
                     own.setdefault(name, empty)[members] = _cut(grid, sources.token[members])
@@ -195,19 +195,20 @@ def encode_patches(
     return Encoded(around, mean)
 
 
+def scene_of(view: View) -> Scene:
+    """A patch in one survey, as encoders are shown it."""
+    return Scene(view.flux, view.noise, view.mask, view.survey, view.bands)
+
+
 def tokens_around(
-    encoder: Encoder, view: View, tokens: Int[np.ndarray, "look 2"]
+    encoder: Encoder, scene: Scene, tokens: Int[np.ndarray, "look 2"]
 ) -> Float32[np.ndarray, "look feature"]:
     """The 3 × 3 tokens around some of a patch's, dimension by dimension."""
-    return _cut(_encode(encoder, view), tokens)
+    return _cut(_encode(encoder, scene), tokens)
 
 
-def _encode(encoder: Encoder, view: View) -> Float32[np.ndarray, "dimension row column"]:
-    with torch.inference_mode():
-        tokens = encoder.encode(
-            view.flux[None], view.noise[None], view.mask[None], survey=view.survey, bands=view.bands
-        )
-    return np.asarray(tokens, np.float32)[0]
+def _encode(encoder: Encoder, scene: Scene) -> Float32[np.ndarray, "dimension row column"]:
+    return np.asarray(scene.encode(encoder), np.float32)[0]
 
 
 def _cut(

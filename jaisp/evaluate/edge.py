@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.errors import UserError
-from jaisp.evaluate.views import Encoder
+from jaisp.evaluate.scene import Encoder
 
 
 def with_edge(

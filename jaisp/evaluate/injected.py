@@ -7,19 +7,17 @@ token, and where the reference lies tells nothing of them.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from astropy.table import Table, vstack
 from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.embedding.mosaic import Mosaic, Planes
-from jaisp.evaluate.views import Encoder
+from jaisp.evaluate.scene import Encoder, Scene
 from jaisp.evaluate.windows import windows
 from jaisp.inject.names import copy_name
 from jaisp.progress import track
@@ -138,9 +136,9 @@ def features(
             corner = tokens[members].min(axis=0) - margin
             height, width = (np.ptp(tokens[members], axis=0) + 1 + 2 * margin).tolist()
             planes = mosaic.read(int(corner[0]), int(corner[1]), height, width)
-            shown = _View(planes, survey, mosaic.bands).of_bands(bands or mosaic.bands)
+            scene = _scene(planes, survey, mosaic.bands, bands or mosaic.bands)
             for name, encoder in encoders.items():
-                stamps = _stamps(encoder, shown, tokens[members] - corner, readouts)
+                stamps = _stamps(encoder, scene, tokens[members] - corner, readouts)
                 for readout, values in stamps.items():
                     if readout not in found[name]:
                         empty = np.full((len(tokens), values.shape[1]), np.nan, np.float32)
@@ -149,38 +147,27 @@ def features(
     return found
 
 
-@dataclass(frozen=True)
-class _View:
-    """What an encoder is shown of a window."""
-
-    planes: Planes
-    survey: str
-    bands: list[str]
-
-    def of_bands(self, bands: list[str]) -> "_View":
-        """Some of the bands; of all of them, itself."""
-        if bands == self.bands:
-            return self
-        chosen = [self.bands.index(band) for band in bands]
-        planes = self.planes.flux[chosen], self.planes.noise[chosen], self.planes.mask[chosen]
-        return _View(Planes(*planes), self.survey, bands)
+def _scene(planes: Planes, survey: str, every: list[str], bands: list[str]) -> Scene:
+    """What encoders are shown of a window: some of its bands."""
+    shown = planes.flux, planes.noise, planes.mask
+    if bands != every:
+        chosen = [every.index(band) for band in bands]
+        shown = tuple(plane[chosen] for plane in shown)
+    return Scene(*shown, survey, bands)
 
 
 def _stamps(
     encoder: Encoder,
-    view: _View,
+    scene: Scene,
     tokens: Int[np.ndarray, "source 2"],
     readouts: Sequence[str],
 ) -> dict[str, Float32[np.ndarray, "source feature"]]:
     """What an encoder says around some tokens of a window."""
-    planes = view.planes.flux[None], view.planes.noise[None], view.planes.mask[None]
-    encode: Any = partial(encoder.encode, *planes, survey=view.survey, bands=view.bands)
     scales: dict[str, Any] = {}
-    with torch.inference_mode():
-        if SCALES in readouts and "scales" in signature(encoder.encode).parameters:
-            shared, scales = encode(scales=True)
-        else:
-            shared = encode()
+    if SCALES in readouts and "scales" in signature(encoder.encode).parameters:
+        shared, scales = scene.encode(encoder, scales=True)
+    else:
+        shared = scene.encode(encoder)
     grids = {TOKENS: shared} | ({SCALES: scales["fine"]} if "fine" in scales else {})
     side = np.asarray(shared).shape[-1]
     stamps = {}

@@ -23,9 +23,9 @@ from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import AROUND, TOKENS, InjectedSky, features
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
 from jaisp.evaluate.probe import BestProbe
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sources import FWHM_IN_SIGMA, find_sources, fwhm_arcsec, usable
 from jaisp.evaluate.stamps import Stamps, cut_stamps, join_stamps
-from jaisp.evaluate.views import Encoder
 from jaisp.progress import track
 from jaisp.sky import plane_xy
 from jaisp.store.correlation import DISC_OF_FWHM, correlation_within

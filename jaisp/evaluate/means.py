@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.search import deviations, directions
 from jaisp.evaluate.views import (
     FIRST,
     SECOND,
     EncodedSky,
-    Encoder,
     Shown,
     Side,
     crops,

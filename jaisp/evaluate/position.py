@@ -26,8 +26,8 @@ from jaisp.evaluate.injected import (
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.readout import LINEAR, MLP, Form, Readout
 from jaisp.evaluate.scatter import scatter
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import drawn_interval
-from jaisp.evaluate.views import Encoder
 
 BOTH = "both"
 EACH = "each"

@@ -31,6 +31,7 @@ from jaisp.evaluate.matching import match_catalogues, phase_shift
 from jaisp.evaluate.motion import Motion, Moves, learn_trust, solve
 from jaisp.evaluate.position import CLAIM, UNDERPOWERED
 from jaisp.evaluate.scatter import scatter
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sighting import (
     FEWEST_SOURCES,
     Reader,
@@ -40,7 +41,6 @@ from jaisp.evaluate.sighting import (
     sighting,
 )
 from jaisp.evaluate.statistic import drawn_interval
-from jaisp.evaluate.views import Encoder
 from jaisp.progress import track
 from jaisp.store.reader import Store
 

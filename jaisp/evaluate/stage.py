@@ -18,7 +18,7 @@ from jaisp.evaluate.gather import joined, outcomes_path, weights_of
 from jaisp.evaluate.outcomes import Outcomes, sky_of
 from jaisp.evaluate.parts import MEASURES
 from jaisp.evaluate.plots.style import plain
-from jaisp.evaluate.views import Encoder
+from jaisp.evaluate.scene import Encoder
 from jaisp.store.reader import Store, open_store
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from jaisp.evaluate.position import (
     seen_of,
 )
 from jaisp.evaluate.scatter import drawn_median, scatter
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import drawn_figures, draws
-from jaisp.evaluate.views import Encoder
 
 CONTROLS = ("random", "blank", "shuffled", "constant")
 

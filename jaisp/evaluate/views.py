@@ -9,15 +9,15 @@ drawn for each patch: a token's place in its crop tells nothing about the place 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
+from jaisp.evaluate.scene import Encoder, Scene
 from jaisp.evaluate.sources import Catalogue, usable
 from jaisp.progress import track
 from jaisp.store.reader import Store
@@ -27,14 +27,6 @@ VALID_SHARE = 0.5
 
 # By name, the survey and the bands that the encoders are given.
 Shown = Mapping[str, tuple[str, list[str]]]
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """Anything that turns (sample, band, y, x) into tokens (sample, dimension, row, column)."""
-
-    def encode(self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]) -> Any:
-        """Shared tokens of a batch of views of one survey."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +147,15 @@ class CropView:
     view: Mosaic
     valid: Bool[np.ndarray, "row column"]
 
+    @cached_property
+    def scene(self) -> Scene:
+        """The crop as encoders are shown it."""
+        view = self.view
+        return Scene(view.flux, view.noise, view.mask, view.survey, view.bands)
+
     def encode(self, encoder: Encoder) -> Float32[np.ndarray, "row column dimension"]:
         """The whole crop's tokens."""
-        planes = (p[None] for p in (self.view.flux, self.view.noise, self.view.mask))
-        with torch.inference_mode():
-            tokens = encoder.encode(*planes, survey=self.view.survey, bands=self.view.bands)
-        return np.moveaxis(np.asarray(tokens, np.float32)[0], 0, -1)
+        return np.moveaxis(np.asarray(self.scene.encode(encoder), np.float32)[0], 0, -1)
 
     def tokens(
         self, encoder: Encoder, rows: slice, columns: slice, around: int

@@ -19,8 +19,14 @@ from jaisp.evaluate.compare import paired_interval
 from jaisp.evaluate.means import Means, directed, mean_tokens
 from jaisp.evaluate.outcomes import Outcomes, patches_of
 from jaisp.evaluate.retrieval import UNDERPOWERED, WIDEST, Contest
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import Statistic, figure_of
-from jaisp.evaluate.views import EncodedSky, Encoder, Side, crop_of, encode_sky
+from jaisp.evaluate.views import (
+    EncodedSky,
+    Side,
+    crop_of,
+    encode_sky,
+)
 from jaisp.store.reader import Store
 
 MEAN_PATCHES = 2  # some two thousand tokens, from both corners of their crops

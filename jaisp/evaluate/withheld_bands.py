@@ -4,32 +4,18 @@ A window of sky is read once for all bands that are withheld.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
 from jaisp.evaluate.bands import evenly
 from jaisp.evaluate.injected import TOKENS, InjectedSky, features
-from jaisp.evaluate.views import Encoder
+from jaisp.evaluate.scene import Encoder, WithoutBand
 
 LOOKING = ("model", "random")
 
 # By the band that is withheld, and by encoder, 3 × 3 tokens around each source.
 Without = dict[str, dict[str, Float32[np.ndarray, "_ feature"]]]
-
-
-class WithoutBand:
-    """An encoder that isn't shown one of the bands."""
-
-    def __init__(self, encoder: Encoder, band: str) -> None:
-        self._encoder, self._band = encoder, band
-
-    def encode(self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]) -> Any:
-        """Tokens of all other bands."""
-        left = [number for number, band in enumerate(bands) if band != self._band]
-        planes = (values[:, left] for values in (flux, noise, mask))
-        return self._encoder.encode(*planes, survey=survey, bands=[bands[i] for i in left])
 
 
 def without_each(

@@ -9,7 +9,7 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.deblending import Blends, Scorers, blends_of
 from jaisp.evaluate.injected import TOKENS, Features, InjectedSky, nearest_tokens
 from jaisp.evaluate.position import BOTH, UNDERPOWERED, names_of
-from jaisp.evaluate.views import Encoder
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.withheld import Bands, Figure, Measured, Missing, missing_of
 from jaisp.evaluate.withheld_bands import LOOKING, few_of, tokens_without
 

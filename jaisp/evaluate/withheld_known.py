@@ -24,8 +24,8 @@ from jaisp.evaluate.regression import (
     Answers,
     Regression,
 )
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import pearson_sums
-from jaisp.evaluate.views import Encoder
 from jaisp.evaluate.withheld import Bands, Figure, Measured, Missing, missing_of
 from jaisp.evaluate.withheld_bands import LOOKING, few_of, tokens_without
 

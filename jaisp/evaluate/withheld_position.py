@@ -17,7 +17,7 @@ from jaisp.evaluate.position import (
     fit_readouts,
     together_of,
 )
-from jaisp.evaluate.views import Encoder
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.withheld import Bands, Figure, Measured, Missing, missing_of
 from jaisp.evaluate.withheld_bands import LOOKING, Without, few_of, tokens_without
 

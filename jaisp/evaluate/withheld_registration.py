@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.displaced import tokens_around
+from jaisp.evaluate.displaced import scene_of, tokens_around
 from jaisp.evaluate.registration import Registered
+from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sighting import Sighting
-from jaisp.evaluate.views import Encoder
 from jaisp.evaluate.withheld import Bands, Figure, Measured, missing_of
 from jaisp.evaluate.withheld_bands import LOOKING, Without, on_few_patches, without_each
 from jaisp.store.reader import Store
@@ -62,7 +62,8 @@ def _tokens_without(
     for patch in np.unique(pair.patch):
         own = pair.patch == patch
         view = displaced[int(found.patches.away[patch])][pair.survey]
+        scene = scene_of(view)
         for band, name, encoder in without_each(encoders, view.bands):
-            tokens = tokens_around(encoder, view, pair.token[own])
+            tokens = tokens_around(encoder, scene, pair.token[own])
             without[band][name][own] = tokens - found.mean[name]
     return without

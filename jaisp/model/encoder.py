@@ -1,6 +1,7 @@
 """One survey's encoder: pixels in, what is found of every token of the shared grid out."""
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -81,7 +82,9 @@ class Encoder(nn.Module):
     def covered(self, flux: Tensor) -> tuple[tuple[slice, ...], Sides]:
         """The pixels that an encoder needs to see of `flux` [sample, band, y, x], NaN where
         missing, and how many tokens lie beyond them (see `features`)."""
-        there = torch.isfinite(flux).flatten(0, 1).any(dim=0)
+        # Of NaN and a number, fmax is the number: one plane tells of all.
+        most = reduce(torch.fmax, flux.flatten(0, 1))
+        there = most == most
         n, margin = self.pixels_per_token, 2 * self.pixel_reach
         slices, beyond = [], []
         for known in (there.any(dim=1), there.any(dim=0)):

@@ -1,7 +1,7 @@
 """The model: one encoder a survey, and one space of shared tokens."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,23 @@ class Architecture(Section):
     token_arcsec: float
     dimensions: int
     size: Literal["tiny", "small", "base"]
+
+
+class Prepared(NamedTuple):
+    """Images of one survey as networks are given them: `inputs` [sample, band, 3, y, x], and how
+    many tokens beyond them have no pixel (see `Encoder`)."""
+
+    survey: str
+    bands: tuple[str, ...]
+    inputs: Tensor
+    beyond: Sides
+
+    def without(self, band: str) -> "Prepared":
+        """The same images less a band."""
+        left = [number for number, name in enumerate(self.bands) if name != band]
+        return self._replace(
+            bands=tuple(self.bands[number] for number in left), inputs=self.inputs[:, left]
+        )
 
 
 class Model(nn.Module):
@@ -95,6 +112,19 @@ class Model(nn.Module):
 
         Raises UserError for an unknown survey or band, or a size that is not whole tokens.
         """
+        prepared = self.prepare(flux, noise, mask, survey=survey, bands=bands)
+        return self.encode_prepared(prepared, scales=scales)
+
+    def prepare(
+        self,
+        flux: Tensor | np.ndarray,
+        noise: Tensor | np.ndarray,
+        mask: Tensor | np.ndarray | None = None,
+        *,
+        survey: str,
+        bands: Sequence[str],
+    ) -> Prepared:
+        """What networks are given of images, for `encode_prepared`; as `encode` is given them."""
         chosen = self._band_numbers(survey, bands)
         flux, noise = as_planes(flux, self.device), as_planes(noise, self.device)
         mask = None if mask is None else as_flags(mask, self.device)
@@ -106,7 +136,12 @@ class Model(nn.Module):
         flux, noise = flux[part], noise[part]
         mask = None if mask is None else mask[part]
         inputs = network_inputs(flux, noise, mask, self.typical_noise(survey)[chosen])
-        features = self.features(survey, inputs, chosen, beyond)
+        return Prepared(survey, tuple(bands), inputs, beyond)
+
+    def encode_prepared(self, prepared: Prepared, *, scales: bool = False) -> Any:
+        """What `encode` returns, of images that are prepared already."""
+        chosen = self._band_numbers(prepared.survey, prepared.bands)
+        features = self.features(prepared.survey, prepared.inputs, chosen, prepared.beyond)
         tokens = self.in_frame(features.pop("shared"))
         return (tokens, features) if scales else tokens
 
