@@ -42,7 +42,7 @@ real-%: .venv/run.stamp
 
 real-wide: real-kids_viking_wide
 
-# The demo, every figure on a thousand test sources or more.
+# The demo on all of its patches, with several copies of injected sources.
 ruler: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --configfile config/ruler.yaml
 
