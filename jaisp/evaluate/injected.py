@@ -149,11 +149,9 @@ def features(
 
 def _scene(planes: Planes, survey: str, every: list[str], bands: list[str]) -> Scene:
     """What encoders are shown of a window: some of its bands."""
-    shown = planes.flux, planes.noise, planes.mask
-    if bands != every:
-        chosen = [every.index(band) for band in bands]
-        shown = tuple(plane[chosen] for plane in shown)
-    return Scene(*shown, survey, bands)
+    chosen = [every.index(band) for band in bands] if bands != every else slice(None)
+    flux, noise, mask = planes.flux[chosen], planes.noise[chosen], planes.mask[chosen]
+    return Scene(flux, noise, mask, survey, bands)
 
 
 def _stamps(

@@ -47,8 +47,7 @@ class Scene:
         seeing = encoder.encoder if isinstance(encoder, WithoutBand) else encoder
         with torch.inference_mode():
             if not isinstance(seeing, Model):
-                shown = {"survey": self._survey, "bands": self._bands}
-                return encoder.encode(*self._planes, **shown, **more)
+                return encoder.encode(*self._planes, survey=self._survey, bands=self._bands, **more)
             prepared = self._of(seeing)
             if isinstance(encoder, WithoutBand):
                 prepared = prepared.without(encoder.band)
