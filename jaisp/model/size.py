@@ -12,8 +12,9 @@ class Size:
     vector: of a band. finest_arcsec: the first grid has positions at most so far apart. density:
     channels per arcsec between positions of a grid, so that a grid half as fine has twice as many.
     residual: blocks a grid. moments_arcsec, maps: likewise the finest grid of the moments that
-    tokens are given, and of how many maps. width, blocks: of the tokens.
-    attention_arcsec: how far a token attends.
+    tokens are given, and of how many maps. width: of the tokens. context_arcsec: how far the trunk
+    sees around a token, at least, whatever the tokens' size; attention_arcsec: how far a token
+    attends in one layer.
     """
 
     vector: int
@@ -23,7 +24,7 @@ class Size:
     moments_arcsec: float
     maps: int
     width: int
-    blocks: int
+    context_arcsec: float
     heads: int
     expansion: int = 2
     attention_arcsec: float = 3.2
@@ -35,10 +36,26 @@ class Size:
 
 SIZES = {
     "tiny": Size(
-        16, 0.4, 60.0, residual=1, moments_arcsec=0.2, maps=4, width=128, blocks=2, heads=4
+        16,
+        0.4,
+        60.0,
+        residual=1,
+        moments_arcsec=0.2,
+        maps=4,
+        width=128,
+        context_arcsec=12.8,
+        heads=4,
     ),
     "small": Size(
-        16, 0.2, 160.0, residual=1, moments_arcsec=0.1, maps=8, width=128, blocks=2, heads=4
+        16,
+        0.2,
+        160.0,
+        residual=1,
+        moments_arcsec=0.1,
+        maps=8,
+        width=128,
+        context_arcsec=12.8,
+        heads=4,
     ),
     "base": Size(
         32,
@@ -48,7 +65,7 @@ SIZES = {
         moments_arcsec=0.1,
         maps=16,
         width=384,
-        blocks=4,
+        context_arcsec=25.6,
         heads=6,
         expansion=4,
     ),

@@ -1,5 +1,7 @@
 """The trunk: from what every survey's encoder finds to the shared tokens."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +21,14 @@ class Trunk(nn.Module):
         super().__init__()
         self.moments = nn.Conv2d(moments, size.width, 1)
         reach = max(1, round(size.attention_arcsec / token_arcsec))
+        # What lies around tells one faint source from another: small tokens take more layers.
+        layer_arcsec = (2 * TokenBlock.REACH + reach) * token_arcsec
+        layers = math.ceil(size.context_arcsec / layer_arcsec - 1e-6)
         self.blocks = nn.Sequential()
-        for number in range(size.blocks):
+        for _ in range(layers):
             self.blocks.append(TokenBlock(size.width, size.expansion))
-            if number % 2:
-                self.blocks.append(LocalAttention(size.width, size.heads, reach, token_arcsec))
+            self.blocks.append(TokenBlock(size.width, size.expansion))
+            self.blocks.append(LocalAttention(size.width, size.heads, reach, token_arcsec))
         self.project = nn.Sequential(
             ChannelNorm(size.width),
             nn.Conv2d(size.width, 2 * size.width, 1),
@@ -31,8 +36,7 @@ class Trunk(nn.Module):
             nn.Conv2d(2 * size.width, dimensions, 1),
         )
         self.past = nn.Conv2d(moments, dimensions, 1)
-        attended = size.blocks // 2 * reach
-        self.reach_arcsec = (size.blocks * TokenBlock.REACH + attended) * token_arcsec
+        self.reach_arcsec = layers * layer_arcsec
 
     def forward(self, what: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens before the projector [sample, width, row, column], and shared ones [sample,

@@ -1,5 +1,7 @@
 """What tokens must and must not depend on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from jaisp.errors import UserError
 from jaisp.model import Architecture, Model, SurveyPixels, random_model
 from jaisp.model.blocks import grid_strides
 from jaisp.model.inputs import network_inputs
+from jaisp.model.size import SIZES
+from jaisp.model.trunk import Trunk
 from jaisp.store.layout import Flag
 
 BANDS = ["g", "r", "i"]
@@ -136,6 +140,23 @@ def test_the_receptive_field_is_no_smaller_than_it_says(model):
     rows, columns = torch.nonzero(changed > 0, as_tuple=True)
     for places in (rows, columns):
         assert reach - 2 <= (places - 16).abs().max() <= reach
+
+
+@pytest.mark.parametrize("token_arcsec", [0.4, 0.8, 1.6])
+def test_tokens_see_as_far_on_the_sky_whatever_their_size(token_arcsec):
+    torch.manual_seed(0)
+    size = replace(SIZES["tiny"], width=16)
+    trunk = Trunk(size, moments=4, token_arcsec=token_arcsec, dimensions=3).double()
+    side = 2 * int(20.0 / token_arcsec) + 1
+    # Far away, little is left of what was changed.
+    what, where = (torch.randn(1, n, side, side, dtype=torch.double) for n in (16, 4))
+    touched, middle = what.clone(), side // 2
+    touched[:, :, middle, middle] += 1e3
+    with torch.inference_mode():
+        changed = (trunk(touched, where)[1] - trunk(what, where)[1]).abs().amax(dim=(0, 1))
+    seen = (torch.nonzero(changed > 0) - middle).abs().max() * token_arcsec
+    assert size.context_arcsec - 1e-6 <= trunk.reach_arcsec < 2 * size.context_arcsec
+    assert trunk.reach_arcsec - 2 * token_arcsec < seen < trunk.reach_arcsec + 1e-3
 
 
 @settings(max_examples=25, deadline=None)
