@@ -1,4 +1,4 @@
-"""What an earlier public attempt reported of itself, beside this one's figures of the demo.
+"""What an earlier public attempt reported of itself, beside this one's figures of the full ruler.
 
 Its figures are from its own files: a research code for Rubin and Euclid of 790 matched tiles. Used
 by `readme_figures.py` for docs/ruler.md.
