@@ -3,9 +3,10 @@
     make figures        (after `make run ruler` and `make real real-wide`)
 
 Reads results/RUN/metrics.json of the demo, the full ruler and the four real fields, and the
-benchmarks' results in docs/benchmarks, and replaces what stands between the markers `<!-- figures … -->` and
-`<!-- /figures -->`, and between those of other names, in README, docs/ruler.md and
-docs/real-fields.md; copies the demo's picture. Rows of fields that were not run here stay.
+benchmarks' results in docs/benchmarks, and replaces what stands between the markers
+`<!-- figures … -->` and `<!-- /figures -->`, and between those of other names, in README,
+docs/ruler.md and docs/real-fields.md; copies the demo's picture. Rows of fields that were not run
+here stay.
 """
 
 import json
