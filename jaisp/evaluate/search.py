@@ -72,7 +72,7 @@ def search(
     found: dict[tuple[str, str], list[Ranks]] = {scope: [] for scope in SCOPES}
     for start in range(0, len(query), BLOCK):
         block = slice(start, start + BLOCK)
-        similarity = query[block] @ tokens.T
+        similarity = _products(query[block], tokens)
         own = np.take_along_axis(similarity, number[right[block], None], axis=1)
         near = _places_near(right[block], valid.shape, steps)
         near_similarity = np.take_along_axis(similarity, number[near], axis=1)
@@ -105,6 +105,15 @@ def _gap(
 ) -> Float[np.ndarray, " query"]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 1, own - (total - own) / (count - 1), np.nan)
+
+
+def _products(
+    query: Float[np.ndarray, "query dimension"], tokens: Float[np.ndarray, "token dimension"]
+) -> Float[np.ndarray, "query token"]:
+    # Vector kernels of BLAS reach beyond small matrices, and now and then raise the processor's
+    # flags for what lies there.
+    with np.errstate(all="ignore"):
+        return query @ tokens.T
 
 
 def _window(reach: int) -> tuple[Int[np.ndarray, "step 2"], Bool[np.ndarray, " step"]]:
