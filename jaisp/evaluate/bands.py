@@ -16,7 +16,7 @@ from jaisp.evaluate.sources import Catalogue
 from jaisp.evaluate.views import encode_sky
 from jaisp.store.reader import Store
 
-MEAN_PATCHES = 2  # some two thousand tokens, from both corners of their crops
+MEAN_PATCHES = 4
 
 
 def band_retrieval(

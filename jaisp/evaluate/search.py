@@ -110,9 +110,9 @@ def _gap(
 def _products(
     query: Float[np.ndarray, "query dimension"], tokens: Float[np.ndarray, "token dimension"]
 ) -> Float[np.ndarray, "query token"]:
-    # Vector kernels of BLAS reach beyond small matrices, and now and then raise the processor's
-    # flags for what lies there.
-    with np.errstate(all="ignore"):
+    # Of finite numbers, a product of one row by five once raised the flag `invalid`: probably of
+    # what lay beyond the matrix in a vector register of BLAS.
+    with np.errstate(invalid="ignore"):
         return query @ tokens.T
 
 

@@ -29,7 +29,7 @@ from jaisp.evaluate.views import (
 )
 from jaisp.store.reader import Store
 
-MEAN_PATCHES = 2  # some two thousand tokens, from both corners of their crops
+MEAN_PATCHES = 4
 
 # The bands given of each survey; a survey that is taken away is absent.
 Bands = Mapping[str, list[str]]

@@ -24,9 +24,9 @@ class Size:
     moments_arcsec: float
     maps: int
     width: int
-    context_arcsec: float
     heads: int
     expansion: int = 2
+    context_arcsec: float = 12.8
     attention_arcsec: float = 3.2
 
     def channels(self, grid_arcsec: float) -> int:
@@ -35,28 +35,8 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(
-        16,
-        0.4,
-        60.0,
-        residual=1,
-        moments_arcsec=0.2,
-        maps=4,
-        width=128,
-        context_arcsec=12.8,
-        heads=4,
-    ),
-    "small": Size(
-        16,
-        0.2,
-        160.0,
-        residual=1,
-        moments_arcsec=0.1,
-        maps=8,
-        width=128,
-        context_arcsec=12.8,
-        heads=4,
-    ),
+    "tiny": Size(16, 0.4, 60.0, residual=1, moments_arcsec=0.2, maps=4, width=128, heads=4),
+    "small": Size(16, 0.2, 160.0, residual=1, moments_arcsec=0.1, maps=8, width=128, heads=4),
     "base": Size(
         32,
         0.1,

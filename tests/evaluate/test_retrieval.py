@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from scipy.stats import binom
 
 from jaisp.evaluate.search import SCOPES, deviations, directions, search
 from jaisp.evaluate.stage import measure
@@ -32,10 +31,10 @@ BLIND = {
 
 
 def chance(row, among=1.0):
-    """The most right answers in n that chance gives but once in 10⁵ times, as a share, when
-    `among` of the candidates are right. A test asks some hundred such questions."""
+    """The most right answers in n that chance gives but once in a thousand times, as a share,
+    when `among` of the candidates are right."""
     p, n = min(1.0, among * row["chance_top1"]), row["n"]
-    return binom.isf(1e-5, n, p) / n
+    return p + 3.1 * np.sqrt(p * (1 - p) / n) + 1 / n
 
 
 def chance_mknn10(row):
