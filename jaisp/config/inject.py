@@ -19,6 +19,9 @@ class InjectConfig(Section):
         6.4, ge=3.2, description="Side of the lattice whose nodes the sources lie near."
     )
     patches: int = Field(
-        200, ge=4, description="Patches that hold sources at most, evenly over each split."
+        200,
+        ge=4,
+        description="Patches that hold sources at most, in squares of four, evenly over each "
+        "split.",
     )
     seed: int = Field(1, ge=0, description="Of positions, colours and noise.")

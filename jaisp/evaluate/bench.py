@@ -97,9 +97,9 @@ class Bench:
         return None if self.results is None else open_injected(self.results / "injected" / name)
 
 
-def drawn(store: Store, split: str, most: int, surveys: int = 2) -> Int[np.ndarray, " patch"]:
-    """Patches of a split that so many surveys cover, at most `most`, drawn evenly over the sky."""
-    covered = [n for n in store.where(split) if len(store[int(n)].surveys) >= surveys]
+def drawn(store: Store, split: str, most: int) -> Int[np.ndarray, " patch"]:
+    """Patches of a split that two surveys cover, at most `most`, drawn evenly over the sky."""
+    covered = [n for n in store.where(split) if len(store[int(n)].surveys) >= 2]
     step = -(-len(covered) // most) if covered else 1
     return np.array(covered[::step], int)
 

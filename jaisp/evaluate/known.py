@@ -18,7 +18,6 @@ from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bench import drawn
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import AROUND, TOKENS, InjectedSky, features
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
@@ -27,6 +26,7 @@ from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sources import FWHM_IN_SIGMA, find_sources, fwhm_arcsec, usable
 from jaisp.evaluate.stamps import Stamps, cut_stamps, join_stamps
 from jaisp.progress import track
+from jaisp.sampling import in_squares
 from jaisp.sky import plane_xy
 from jaisp.store.correlation import DISC_OF_FWHM, correlation_within
 from jaisp.store.reader import Store
@@ -220,17 +220,15 @@ def known_sky(
 
     truth: the table that `simulate` wrote, or its path; without one, or where there is no such
     file, sep's sources and apertures stand for it. At most `settings.patches` patches of each
-    split, evenly over the sky. None when there is no source.
+    split, in squares of neighbours, evenly over the sky. None when there is no source.
     """
     if isinstance(truth, Path):
         truth = Table.read(truth, format="ascii.ecsv") if truth.exists() else None
     surroundings = Surroundings(store)
-    numbers = np.concatenate(
-        [drawn(store, split, settings.patches, surveys=1) for split in ("train", "test")]
-    )
+    numbers = [n for split in ("train", "test") for n in _drawn(store, split, settings.patches)]
     by_patch = _by_patch(store, truth) if truth is not None else None
     tables, tokens, stamps = [], [], []
-    for number in track([int(n) for n in numbers], "measure sources"):
+    for number in track(numbers, "measure sources"):
         patch = _Patch(surroundings, number)
         if by_patch is None:
             table = patch.detected()
@@ -247,6 +245,15 @@ def known_sky(
     joined = {survey: join_stamps([own[survey] for own in stamps]) for survey in store.surveys}
     sources = vstack(tables, metadata_conflicts="silent")
     return KnownSky(InjectedSky(store.run, store, sources), np.concatenate(tokens), joined)
+
+
+def _drawn(store: Store, split: str, most: int) -> list[int]:
+    """At most so many patches of a split that a survey covers."""
+    covered = np.array([n for n in store.where(split) if store[int(n)].surveys], int)
+    centres = np.column_stack([store.index.x[covered], store.index.y[covered]])
+    return covered[
+        in_squares(store.index.cell[covered], centres, store.patch_arcsec, most)
+    ].tolist()
 
 
 def _by_patch(store: Store, truth: Table) -> dict[int, list[int]]:

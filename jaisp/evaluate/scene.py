@@ -1,7 +1,7 @@
 """A window of sky as encoders are shown it, each in turn.
 
 What networks are given of the pixels is made once: it is the same for the model, for its twin with
-fresh weights, and for both without one of the bands.
+fresh weights, and for both where they are shown some of the bands alone.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class WithoutBand:
 
     def encode(self, flux: Any, noise: Any, mask: Any, *, survey: str, bands: Sequence[str]) -> Any:
         """Tokens of all other bands."""
-        left = [number for number, band in enumerate(bands) if band != self.band]
-        planes = (values[:, left] for values in (flux, noise, mask))
-        return self.encoder.encode(*planes, survey=survey, bands=[bands[i] for i in left])
+        left = [band for band in bands if band != self.band]
+        planes = _of_bands((flux, noise, mask), bands, left)
+        return self.encoder.encode(*planes, survey=survey, bands=left)
 
 
 class Scene:
@@ -42,16 +42,18 @@ class Scene:
         self._prepared: Prepared | None = None
         self._noise: torch.Tensor | None = None
 
-    def encode(self, encoder: Encoder, **more: Any) -> Any:
-        """An encoder's tokens [1, dimension, row, column]; more: given to its `encode`."""
+    def encode(self, encoder: Encoder, bands: Sequence[str] | None = None, **more: Any) -> Any:
+        """An encoder's tokens [1, dimension, row, column]; bands: those that it is shown, default
+        all; more: given to its `encode`."""
+        bands = self._bands if bands is None else list(bands)
         seeing = encoder.encoder if isinstance(encoder, WithoutBand) else encoder
         with torch.inference_mode():
-            if not isinstance(seeing, Model):
-                return encoder.encode(*self._planes, survey=self._survey, bands=self._bands, **more)
-            prepared = self._of(seeing)
-            if isinstance(encoder, WithoutBand):
-                prepared = prepared.without(encoder.band)
-            return seeing.encode_prepared(prepared, **more)
+            if isinstance(seeing, Model):
+                if isinstance(encoder, WithoutBand):
+                    bands = [band for band in bands if band != encoder.band]
+                return seeing.encode_prepared(self._of(seeing).of(bands), **more)
+            planes = _of_bands(self._planes, self._bands, bands)
+            return encoder.encode(*planes, survey=self._survey, bands=bands, **more)
 
     def _of(self, model: Model) -> Prepared:
         """What models are given; they may have measured the noise otherwise."""
@@ -60,3 +62,11 @@ class Scene:
             prepared = model.prepare(*self._planes, survey=self._survey, bands=self._bands)
             self._prepared, self._noise = prepared, noise
         return self._prepared
+
+
+def _of_bands(planes: Sequence[Any], every: Sequence[str], bands: Sequence[str]) -> Sequence[Any]:
+    """Planes [sample, band, y, x] of some of the bands; of all of them, as they are."""
+    if list(bands) == list(every):
+        return planes
+    chosen = [every.index(band) for band in bands]
+    return tuple(values[:, chosen] for values in planes)

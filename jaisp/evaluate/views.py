@@ -9,14 +9,13 @@ drawn for each patch: a token's place in its crop tells nothing about the place 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.mosaic import Mosaic, Surroundings
+from jaisp.evaluate.mosaic import Surroundings
 from jaisp.evaluate.scene import Encoder, Scene
 from jaisp.evaluate.sources import Catalogue, usable
 from jaisp.progress import track
@@ -139,23 +138,21 @@ def everything(store: Store) -> dict[str, tuple[str, list[str]]]:
 
 @dataclass(frozen=True)
 class CropView:
-    """One crop of one patch, in the bands shown. place: of the patch among those asked for."""
+    """One crop of one patch as it is shown. place: of the patch among those asked for; scene: the
+    crop in all of the survey's bands, of which `bands` are shown; valid: tokens with usable pixels
+    in any of these."""
 
     place: int
     name: str
     crop: str
-    view: Mosaic
+    scene: Scene
+    bands: list[str]
     valid: Bool[np.ndarray, "row column"]
-
-    @cached_property
-    def scene(self) -> Scene:
-        """The crop as encoders are shown it."""
-        view = self.view
-        return Scene(view.flux, view.noise, view.mask, view.survey, view.bands)
 
     def encode(self, encoder: Encoder) -> Float32[np.ndarray, "row column dimension"]:
         """The whole crop's tokens."""
-        return np.moveaxis(np.asarray(self.scene.encode(encoder), np.float32)[0], 0, -1)
+        tokens = self.scene.encode(encoder, self.bands)
+        return np.moveaxis(np.asarray(tokens, np.float32)[0], 0, -1)
 
     def tokens(
         self, encoder: Encoder, rows: slice, columns: slice, around: int
@@ -170,7 +167,7 @@ class CropView:
 
 def crops(
     store: Store,
-    numbers: Int[np.ndarray, " patch"],
+    patches: Int[np.ndarray, " patch"],
     corners: Mapping[str, Int[np.ndarray, "patch 2"]],
     settings: EvaluateConfig,
     shown: Shown,
@@ -181,21 +178,28 @@ def crops(
     margin = settings.crop_tokens + settings.edge
     size = own + settings.crop_tokens + 2 * settings.edge
     surroundings = Surroundings(store)
-    by_survey = sorted(sides, key=lambda side: shown[side[0]][0])
-    for place, number in enumerate(track([int(n) for n in numbers], "encode")):
-        for survey, members in groupby(by_survey, key=lambda side: shown[side[0]][0]):
+    # What is the same crop of the same survey is cut out once, whatever bands are shown of it.
+    alike = sorted(sides, key=lambda side: (shown[side[0]][0], side[1]))
+    for place, number in enumerate(track([int(n) for n in patches], "encode")):
+        for survey, of_survey in groupby(alike, key=lambda side: shown[side[0]][0]):
             if survey not in store[number]:
                 continue
             n = store.pixels_per_token(survey)
             whole = surroundings.mosaic(number, survey, margin * n)
-            for name, crop in members:
+            for crop, members in groupby(of_survey, key=lambda side: side[1]):
                 first = [(margin + int(c)) * n for c in corners[crop][place]]
                 rows, columns = (slice(start, start + size * n) for start in first)
-                view = whole.of_bands(shown[name][1]).part(rows, columns)
-                yield CropView(place, name, crop, view, _valid_tokens(view, n))
+                part = whole.part(rows, columns)
+                scene = Scene(part.flux, part.noise, part.mask, survey, part.bands)
+                good = usable(part)
+                for name, _ in members:
+                    bands = shown[name][1]
+                    numbers = [part.bands.index(band) for band in bands]
+                    valid = _valid_tokens(good[numbers], n)
+                    yield CropView(place, name, crop, scene, bands, valid)
 
 
-def _valid_tokens(view: Mosaic, n: int) -> Bool[np.ndarray, "row column"]:
-    good = usable(view).any(axis=0)
-    rows, columns = (length // n for length in good.shape)
-    return good.reshape(rows, n, columns, n).mean(axis=(1, 3)) >= VALID_SHARE
+def _valid_tokens(good: Bool[np.ndarray, "band y x"], n: int) -> Bool[np.ndarray, "row column"]:
+    any_band = good.any(axis=0)
+    rows, columns = (length // n for length in any_band.shape)
+    return any_band.reshape(rows, n, columns, n).mean(axis=(1, 3)) >= VALID_SHARE

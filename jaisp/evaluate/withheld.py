@@ -179,13 +179,14 @@ class _Asker:
         self.sky = _some_patches(sky, evenly(len(sky.patches), settings.withheld_patches))
         self.means = means
         self.encoders = {name: encoders[name] for name in ("model", "random", "pixels")}
+        self._known: dict[tuple[str, str], dict[tuple[str, ...], tuple[Side, Any]]] = {}
 
     def of(self, query: str, target: str) -> Callable[[Bands], Measured | None]:
         """Measures one ordered pair."""
 
         def measure(bands: Bands) -> Measured | None:
             asking, asked = (query, crop_of(query, target)), (target, crop_of(target, query))
-            side, mean = self._side(asking, bands[query])
+            side, mean = self._seen(asking)[tuple(bands[query])]
             sky = replace(
                 self.sky,
                 sides={asking: side, asked: self.sky.sides[asked]},
@@ -207,18 +208,26 @@ class _Asker:
 
         return measure
 
-    def _side(self, asking: tuple[str, str], bands: list[str]) -> tuple[Side, Any]:
-        """Tokens of the query's side from some of its bands, and their mean."""
-        survey = asking[0]
-        shown = {survey: (survey, bands)}
-        # Also with everything shown from these few patches, so that losses have one mean.
-        seeing = {name: self.encoders[name] for name in ("model", "random")}
-        mean = mean_tokens(self.store, self.train, seeing, self.settings, shown)[survey]
-        if bands == self.sky.bands[survey]:
-            return self.sky.sides[asking], mean
-        numbers = np.array([self.store[name].number for name in self.sky.patches])
-        known = (self.store, numbers, self.sky.catalogues, self.encoders, self.settings)
-        return encode_sky(*known, shown, [asking]).sides[asking], mean
+    def _seen(self, asking: tuple[str, str]) -> dict[tuple[str, ...], tuple[Side, Any]]:
+        """By the bands that are shown, tokens of the query's side and their mean: with everything,
+        and without each of the bands."""
+        if asking not in self._known:
+            survey, crop = asking
+            every = self.sky.bands[survey]
+            given = [every, *([b for b in every if b != one] for one in every if len(every) > 1)]
+            shown = {" ".join(bands): (survey, bands) for bands in given}
+            # Also with everything shown from these few patches, so that losses have one mean.
+            seeing = {name: self.encoders[name] for name in ("model", "random")}
+            means = mean_tokens(self.store, self.train, seeing, self.settings, shown)
+            numbers = np.array([self.store[name].number for name in self.sky.patches])
+            known = (self.store, numbers, self.sky.catalogues, self.encoders, self.settings)
+            less = dict(list(shown.items())[1:])
+            sides = encode_sky(*known, less, [(name, crop) for name in less]).sides
+            self._known[asking] = {
+                tuple(bands): (sides.get((name, crop), self.sky.sides[asking]), means[name])
+                for name, (_, bands) in shown.items()
+            }
+        return self._known[asking]
 
 
 def _some_patches(sky: EncodedSky, places: Int[np.ndarray, " place"]) -> EncodedSky:

@@ -10,7 +10,8 @@ from jaxtyping import Int
 
 from jaisp.config import Config
 from jaisp.errors import TileError
-from jaisp.sky import NONE, SPLITS, TEST, Cell, cells, splits
+from jaisp.sampling import in_squares
+from jaisp.sky import NONE, SPLITS, TEST, TRAIN, VALIDATION, Cell, cells, splits
 
 JITTER = 0.05  # of the lattice's side, each way
 SNR = (5.0, 10.0, 30.0, 100.0)
@@ -47,18 +48,19 @@ def patches_with_sources(
     config: Config, sky_cells: list[Cell]
 ) -> dict[str, Int[np.ndarray, " patch"]]:
     """By cell, the rows that hold sources: all of the three splits, or `inject.patches` of them,
-    drawn evenly over the sky."""
+    in squares of neighbours, evenly over the sky."""
     split = splits(config, sky_cells)
     numbers = np.concatenate([split[cell.name] for cell in sky_cells])
+    names = np.repeat([cell.name for cell in sky_cells], [len(cell) for cell in sky_cells])
+    centres = np.concatenate([cell.centres for cell in sky_cells])
     kept = np.flatnonzero(numbers != NONE)
     if len(kept) > config.inject.patches:
-        test = np.flatnonzero(numbers == TEST)
-        rest = np.setdiff1d(kept, test)
-        most = min(len(test), int(TEST_SHARE * config.inject.patches))
-        most = max(most, config.inject.patches - len(rest))
-        kept = np.sort(
-            np.concatenate([_evenly(test, most), _evenly(rest, config.inject.patches - most)])
-        )
+        shares = _shares(numbers[kept], config.inject.patches)
+        parts = []
+        for number, most in shares.items():
+            own = np.flatnonzero(numbers == number)
+            parts.append(own[in_squares(names[own], centres[own], config.patch.arcsec, most)])
+        kept = np.sort(np.concatenate(parts))
     first = np.cumsum([0, *(len(cell) for cell in sky_cells)])
     return {
         cell.name: kept[(kept >= start) & (kept < start + len(cell))] - start
@@ -85,9 +87,15 @@ def add_levels(sources: Table, kinds: tuple[str, ...], rng: np.random.Generator)
     sources["kind"] = np.array([kind for _, kind in combinations])[number]
 
 
-def _evenly(numbers: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of them, evenly spread."""
-    return numbers[np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)]
+def _shares(split: np.ndarray, most: int) -> dict[int, int]:
+    """How many patches of each split hold sources, of more than `most`: TEST_SHARE of them for
+    tests as far as there are so many, the others in proportion."""
+    count = {number: int((split == number).sum()) for number in SPLIT_NAMES if number != NONE}
+    test = min(count[TEST], int(TEST_SHARE * most))
+    test = max(test, most - count[TRAIN] - count[VALIDATION])
+    rest = most - test
+    validation = round(rest * count[VALIDATION] / max(count[TRAIN] + count[VALIDATION], 1))
+    return {TRAIN: rest - validation, VALIDATION: validation, TEST: test}
 
 
 def _lattice(

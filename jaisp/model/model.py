@@ -41,12 +41,12 @@ class Prepared(NamedTuple):
     inputs: Tensor
     beyond: Sides
 
-    def without(self, band: str) -> "Prepared":
-        """The same images less a band."""
-        left = [number for number, name in enumerate(self.bands) if name != band]
-        return self._replace(
-            bands=tuple(self.bands[number] for number in left), inputs=self.inputs[:, left]
-        )
+    def of(self, bands: Sequence[str]) -> "Prepared":
+        """The same images in some of the bands."""
+        if tuple(bands) == self.bands:
+            return self
+        chosen = [self.bands.index(band) for band in bands]
+        return self._replace(bands=tuple(bands), inputs=self.inputs[:, chosen])
 
 
 class Model(nn.Module):

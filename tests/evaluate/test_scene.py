@@ -48,6 +48,17 @@ def test_tokens_are_those_of_each_encoder_by_itself(model, planes):
     torch.testing.assert_close(blank, encoded(Blank(model, 1), planes), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("bands", [["i"], ["g", "i"], BANDS])
+def test_some_of_the_bands_are_shown_as_if_they_were_all(model, planes, bands):
+    chosen = [BANDS.index(band) for band in bands]
+    part = Scene(*(plane[chosen] for plane in planes), "rubin", bands)
+    whole = Scene(*planes, "rubin", BANDS)
+    blanks = Blank(model, 2), Blank(model, 2)
+    for one, other in ((model, model), blanks):
+        tokens = whole.encode(one, bands)
+        torch.testing.assert_close(tokens, part.encode(other), rtol=1e-4, atol=1e-5)
+
+
 def test_models_that_know_another_noise_are_shown_it(model, planes):
     other = random_model(model, seed=5).eval()
     other.get_buffer("noise_rubin").mul_(3.0)
