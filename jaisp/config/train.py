@@ -96,6 +96,12 @@ class TrainConfig(Section):
     sky_weight: float = Field(
         0.02, gt=0.0, le=1.0, description="Weight of an empty token; one full of signal has 1."
     )
+    wing_weight: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="What tokens of a source beside its brightest count, of their weight.",
+    )
     ema: float = Field(
         0.0, ge=0.0, lt=1.0, description="Momentum of an averaged teacher; 0: no teacher."
     )

@@ -21,10 +21,11 @@ from jaisp.config.train import TrainConfig
 from jaisp.model.inputs import asinh
 from jaisp.store.correlation import DISC_OF_FWHM
 from jaisp.train.dither import MARGIN
-from jaisp.train.patches import Codes, Patches, token_snr
+from jaisp.train.patches import Codes, Patches
 from jaisp.train.ranks import own_part
 from jaisp.train.spectra import ByBand, Spectra
 from jaisp.train.views import cut, draw_dither, draw_phase, turn_plane, turned_fraction
+from jaisp.train.weight import token_snr
 
 log = logging.getLogger(__name__)
 

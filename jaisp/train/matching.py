@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jaisp.train.implants import Implanted
-from jaisp.train.patches import token_weight
 from jaisp.train.position import around
+from jaisp.train.weight import token_weight
 
 
 class Sources(NamedTuple):

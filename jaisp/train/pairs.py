@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from jaisp.config.train import TrainConfig
 from jaisp.errors import UserError
 from jaisp.store.batches import worker_options
-from jaisp.train.patches import Patches, token_weight
+from jaisp.train.patches import Patches
 from jaisp.train.ranks import own_part
 from jaisp.train.views import Batch, Draw, draw_views, show_views
+from jaisp.train.weight import token_weight
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Pairs(Dataset[Draw]):
 
     def show(self, draw: Draw, device: torch.device) -> Batch:
         """What networks are given of a draw, decoded on the device."""
-        return show_views(draw, self.patches, self.settings.sky_weight, device)
+        settings = self.settings
+        return show_views(draw, self.patches, settings.sky_weight, settings.wing_weight, device)
 
     def draw(self, step: int) -> Draw:
         """What a step is made of, still coded."""

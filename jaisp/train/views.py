@@ -17,7 +17,8 @@ from torch.nn.functional import conv2d
 from jaisp.model.inputs import asinh
 from jaisp.store.layout import PLANES, Flag
 from jaisp.train.dither import MARGIN
-from jaisp.train.patches import Codes, Patches, token_snr, token_weight
+from jaisp.train.patches import Codes, Patches
+from jaisp.train.weight import of_wings, token_snr, token_weight
 
 # A degraded copy gets up to this much noise, in units of its own, and this much blur, in pixels.
 MOST_NOISE, MOST_BLUR = 2.0, 1.5
@@ -349,7 +350,13 @@ def draw_views(
     return Draw(kind, numbers, first, second, first_place, second_place)
 
 
-def show_views(draw: Draw, patches: Patches, sky_weight: float, device: torch.device) -> Batch:
+def show_views(
+    draw: Draw,
+    patches: Patches,
+    sky_weight: float,
+    wing_weight: float,
+    device: torch.device,
+) -> Batch:
     """The batch that a draw describes, decoded and degraded on the device."""
     sides = draw.first, draw.second
     first, second = (Views(crops.survey, show(crops, patches, device)) for crops in sides)
@@ -359,7 +366,13 @@ def show_views(draw: Draw, patches: Patches, sky_weight: float, device: torch.de
         token_snr(views.inputs, crops.correlation.to(device), patches.n[crops.survey])
         for views, crops in zip((first, second), sides, strict=True)
     )
-    weight = token_weight(
-        first_snr.flatten()[first_place], second_snr.flatten()[second_place], sky_weight
-    )
+    snr = first_snr.flatten()[first_place], second_snr.flatten()[second_place]
+    weight = token_weight(*snr, sky_weight)
+    if wing_weight < 1:
+        poorer = torch.zeros_like(first_snr).flatten()
+        poorer[first_place] = torch.minimum(*snr)
+        seen = torch.zeros_like(poorer, dtype=torch.bool)
+        seen[first_place] = True
+        wings = of_wings(poorer.view_as(first_snr), seen.view_as(first_snr)).flatten()
+        weight = torch.where(wings[first_place], wing_weight * weight, weight)
     return Batch(draw.name, draw.patches, first, second, first_place, second_place, weight)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from jaisp.model import Model
 from jaisp.train.objective import covariance_matrix, shares
-from jaisp.train.patches import SOURCE_SNR, Patches
+from jaisp.train.patches import Patches
 from jaisp.train.views import cut
+from jaisp.train.weight import SOURCE_SNR
 
 SHIFT = 4
 

@@ -5,7 +5,7 @@ import torch
 
 from jaisp.train.implants import Implanted
 from jaisp.train.matching import Matching, Sources
-from jaisp.train.patches import token_weight
+from jaisp.train.weight import token_weight
 
 PLACES = 9
 

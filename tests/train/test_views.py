@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from jaisp.model.inputs import network_inputs
 from jaisp.simulate.resample import lanczos
-from jaisp.train.patches import Codes, token_snr, token_weight
+from jaisp.train.patches import Codes
 from jaisp.train.views import (
     Degradation,
     crop_corners,
@@ -22,6 +22,7 @@ from jaisp.train.views import (
     split_bands,
     turn_plane,
 )
+from jaisp.train.weight import token_snr
 
 SIDE, CROP = 10, 6
 WHITE = torch.ones(1, 1)
@@ -224,10 +225,3 @@ def test_a_degraded_copy_has_noise_between_its_own_and_white():
     snr = token_snr(degrade(inputs_of(flux)[0], worse)[None], factor, 8)
     # The positive half of a normal distribution.
     assert snr.square().mean().sqrt() == pytest.approx(np.sqrt(0.5), rel=0.1)
-
-
-def test_weight_is_that_of_the_poorer_view():
-    snr = torch.tensor([0.0, 5.0, 1e6])
-    np.testing.assert_allclose(token_weight(snr, snr, 0.1), [0.1, 0.55, 1.0], rtol=1e-5)
-    np.testing.assert_allclose(token_weight(snr, 0 * snr, 0.1), 0.1)
-    np.testing.assert_array_equal(token_weight(snr, torch.full((3,), torch.nan), 0.1), 0)
