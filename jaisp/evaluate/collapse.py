@@ -208,7 +208,11 @@ def _spectrum_intervals(
     settings: EvaluateConfig,
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals of what follows from the tokens' covariance, units of sky drawn with
-    replacement: a draw's covariance is a sum over its units."""
+    replacement: a draw's covariance is a sum over its units.
+
+    A draw has fewer different sources than the sky, and so fewer directions: all draws are scaled
+    alike, so that their mean is the figure.
+    """
     x = tokens.astype(np.float64) - tokens.mean(axis=0, dtype=np.float64)
     n = int(units.max()) + 1
     drawn = np.random.default_rng(settings.seed).multinomial(
@@ -223,11 +227,16 @@ def _spectrum_intervals(
         for name, figure in SPECTRAL.items():
             found[name].append(figure(spectrum))
         found["smallest_std"].append(float(np.sqrt(max(0.0, covariance.diagonal().min()))))
-    return {
-        name: (float(low), float(high))
-        for name, values in found.items()
-        for low, high in [np.percentile(values, PERCENTILES)]
-    }
+    everything = np.clip(np.linalg.eigvalsh(x.T @ x / len(x))[::-1], 0, None)
+    figures = {name: figure(everything) for name, figure in SPECTRAL.items()}
+    figures["smallest_std"] = float(x.std(axis=0).min())
+    return {name: _about(figures[name], np.array(values)) for name, values in found.items()}
+
+
+def _about(figure: float, values: Float[np.ndarray, " draw"]) -> tuple[float, float]:
+    mean = values.mean()
+    low, high = np.percentile(values * (figure / mean if mean > 0 else 1.0), PERCENTILES)
+    return float(low), float(high)
 
 
 def _canonical_above_half(

@@ -79,11 +79,14 @@ def drawn_median(
     units: Int[np.ndarray, " source"],
     drawn: Int[np.ndarray, "resample unit"],
 ) -> Float[np.ndarray, " resample"]:
-    """Lower median of each resample, NaN where it has no source."""
+    """Median of each resample, NaN where it has no source."""
     order = np.argsort(values)
     ranked, own = np.append(values[order], np.nan), units[order]
     blocks = np.array_split(drawn, 1 + len(drawn) * len(own) // A_BLOCK)
-    counted = (np.cumsum(block[:, own], axis=1, dtype=np.int32) for block in blocks)
-    # The first source at which half of the resample's are counted.
-    places = [(c < np.maximum((c[:, -1:] + 1) // 2, 1)).sum(axis=1) for c in counted]
-    return ranked[np.concatenate(places)]
+    middle = [
+        # The source at which half of the resample's are counted, and the one after that half.
+        (ranked[(c < np.maximum((c[:, -1:] + 1) // 2, 1)).sum(axis=1)]
+         + ranked[(c < c[:, -1:] // 2 + 1).sum(axis=1)]) / 2
+        for c in (np.cumsum(block[:, own], axis=1, dtype=np.int32) for block in blocks)
+    ]  # fmt: skip
+    return np.concatenate(middle)

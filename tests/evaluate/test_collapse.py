@@ -64,12 +64,9 @@ def test_rows_of_an_oracle(oracle):
     for survey in ("sharp", "wide"):
         row = rows[survey]
         assert row["dimensions"] == 48
-        # A draw repeats patches, so that its rank is a little lower than that of all.
-        for figure in ("participation_ratio", "rankme"):
-            assert row[f"{figure}_low"] < row[figure] * 1.05
-            assert row[f"{figure}_low"] < row[f"{figure}_high"]
-        assert row["top5_share_low"] < row["top5_share"] < row["top5_share_high"]
-        assert 0 < row["smallest_std_low"] <= row["smallest_std_high"]
+        # A draw repeats patches and has a lower rank than all of them, for which limits make up.
+        for figure in ("participation_ratio", "rankme", "top5_share", "smallest_std"):
+            assert 0 < row[f"{figure}_low"] < row[figure] < row[f"{figure}_high"]
         assert row["participation_ratio"] < row["rankme"] < 48
         assert row["position_leak"] < 0.02
         for control in ("random", "blank"):

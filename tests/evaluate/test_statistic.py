@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from jaisp.evaluate.statistic import drawn_figures, draws, figure_of, pearson_sums
+from jaisp.evaluate.statistic import (
+    drawn_figures,
+    drawn_interval,
+    draws,
+    figure_of,
+    pearson_sums,
+)
 
 COUNT = 301
 
@@ -29,7 +35,7 @@ def values_of(statistic):
     return np.stack([first, first + rng.normal(size=COUNT)], axis=1)
 
 
-@pytest.mark.parametrize("statistic", ["mean", "r2", "pearson", "auc"])
+@pytest.mark.parametrize("statistic", ["mean", "scatter", "r2", "pearson", "auc"])
 def test_resamples_are_figures_of_the_sources_drawn(drawn_one_by_one, statistic):
     units, drawn, sources = drawn_one_by_one
     values = values_of(statistic)
@@ -37,13 +43,13 @@ def test_resamples_are_figures_of_the_sources_drawn(drawn_one_by_one, statistic)
     assert found == pytest.approx([figure_of(statistic, values[own]) for own in sources])
 
 
-def test_the_scatter_of_a_resample_is_its_lower_median(drawn_one_by_one):
-    units, drawn, sources = drawn_one_by_one
-    values = values_of("scatter")
-    found = drawn_figures("scatter", values, units, drawn)
-    for own, scatter in zip(sources, found, strict=True):
-        ranked = np.sort(np.abs(values[own]).ravel())
-        assert scatter == ranked[(len(ranked) - 1) // 2] / 0.6745
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_the_interval_of_few_errors_holds_their_scatter(count):
+    rng = np.random.default_rng(count)
+    for seed in range(40):
+        values = rng.normal(size=(count, 2)) * 10
+        low, high = drawn_interval("scatter", values, np.arange(count), 400, seed)
+        assert low <= figure_of("scatter", values) <= high
 
 
 def test_pearson_is_that_of_all_pixels():
