@@ -25,7 +25,7 @@ from jaisp.store.reader import Store, open_store
 
 AROUND = 1  # tokens on each side of the reference: 3 × 3
 WINDOW = 32  # tokens that are encoded at a time, at least, without their margin
-TOKEN, TOKENS, SCALES = "token", "tokens", "scales"
+TOKENS, SCALES = "tokens", "scales"
 
 Features = dict[str, dict[str, Float32[np.ndarray, "source _"]]]
 
@@ -106,14 +106,13 @@ def features(
     tokens: Int[np.ndarray, "source 2"],
     edge_tokens: int,
     bands: list[str] | None = None,
-    readouts: Sequence[str] = (TOKEN, TOKENS, SCALES),
+    readouts: Sequence[str] = (TOKENS, SCALES),
 ) -> Features:
-    """By encoder and readout (`token`, `tokens`, and `scales` where the encoder has them), what one
-    survey's encoder says around each source's reference token; NaN where it lies beyond the sky.
+    """By encoder and readout (`tokens`, and `scales` where the encoder has them), what one survey's
+    encoder says around each source's reference token; NaN where it lies beyond the sky.
 
-    `token` is the reference token itself, `tokens` the 3 × 3 shared tokens around it; `scales` the
-    features between pixels and tokens of the same square. bands: those that the encoder is shown;
-    default all of them.
+    `tokens` are the 3 × 3 shared tokens; `scales` the features between pixels and tokens of the
+    same square. bands: those that the encoder is shown; default all of them.
     """
     found: Features = {name: {} for name in encoders}
     # By whole patches, for some have sources and others don't even have pixels; and by where
@@ -173,9 +172,6 @@ def _stamps(
     for readout, grid in grids.items():
         values = np.asarray(grid, np.float32)[0]
         stamps[readout] = _cut(values, tokens, values.shape[-1] // side)
-    if TOKEN in readouts:
-        row, column = tokens.T
-        stamps[TOKEN] = np.asarray(shared, np.float32)[0][:, row, column].T
     return stamps
 
 

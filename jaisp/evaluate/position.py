@@ -16,7 +16,6 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import (
     SCALES,
-    TOKEN,
     TOKENS,
     Features,
     InjectedSky,
@@ -152,7 +151,7 @@ def together_of(
 def fit_readouts(
     asked: Mapping[str, Asked],
     settings: EvaluateConfig,
-    kinds: Sequence[str] = (TOKENS, TOKEN, SCALES),
+    kinds: Sequence[str] = (TOKENS, SCALES),
 ) -> Fitted:
     """Fit readouts of every survey's tokens, and scales, on the training sources of a sky.
 
@@ -183,12 +182,9 @@ def position_rows(
     for (survey, _), readouts in fitted.items():
         rows += _rows(survey, readouts, test[survey], settings, outcomes)
     for first, second in permutations([survey for survey in asked if survey != BOTH], 2):
-        if not _same_space(asked[first], asked[second]):
-            continue
-        for readout in (TOKENS, TOKEN):
-            if (first, readout) in fitted:
-                across = f"{first}>{second}"
-                rows += _rows(across, fitted[first, readout], test[second], settings, outcomes)
+        if (first, TOKENS) in fitted and _same_space(asked[first], asked[second]):
+            across = f"{first}>{second}"
+            rows += _rows(across, fitted[first, TOKENS], test[second], settings, outcomes)
     return rows
 
 
@@ -267,14 +263,11 @@ def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
         own = train.features[encoder][readout]
         return encoder, Readout(own, offset, train.snr, train.unit, settings.seed, kinds)
 
-    # What one token tells is asked of a linear map alone.
-    forms: tuple[Form, ...] = (LINEAR,) if readout == TOKEN else (LINEAR, MLP)
-    probes = {"model": fit("model", train.offset, forms)}
+    probes = {"model": fit("model", train.offset, (LINEAR, MLP))}
     for control in ("random", "blank"):
         if control in train.features and readout in train.features[control]:
-            probes[control] = fit(
-                control, train.offset, forms if control == "random" else (LINEAR,)
-            )
+            kinds = (LINEAR, MLP) if control == "random" else (LINEAR,)
+            probes[control] = fit(control, train.offset, kinds)
     probes["shuffled"] = fit("model", train.offset[order], (LINEAR,))
     constant = {
         float(level): np.median(train.offset[train.snr == level], axis=0)

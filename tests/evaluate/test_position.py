@@ -1,7 +1,5 @@
 """Position off planted tokens: what knows the truth scores at its error, what doesn't at chance."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -82,8 +80,7 @@ def plant(monkeypatch, wrong_survey: str = "", knows: bool = True) -> None:
         seen = offset @ matrix
         nothing = rng.normal(size=seen.shape)
         own = {"model": seen if knows else nothing, "random": nothing, "blank": 0 * nothing}
-        own = {name: own[name].astype(np.float32) for name in encoders}
-        return {name: {"tokens": values, "token": values[:, :4]} for name, values in own.items()}
+        return {name: {"tokens": own[name].astype(np.float32)} for name in encoders}
 
     monkeypatch.setattr(module, "features", planted)
 
@@ -119,9 +116,7 @@ def test_features_are_of_the_sky_around_the_reference(store):
     sky = InjectedSky("empty", store, table)
     tokens, centres = reference_tokens(sky, seed=1)
     for survey in SURVEYS:
-        found = features(sky, survey, {"light": Light()}, tokens, edge_tokens=2)["light"]
-        seen = found["tokens"]
-        np.testing.assert_array_equal(found["token"], seen.reshape(len(seen), -1, 9)[:, :, 4])
+        seen = features(sky, survey, {"light": Light()}, tokens, edge_tokens=2)["light"]["tokens"]
         side = 3 * SUBCELLS
         # Features stand by sub-cell, then by token.
         stamps = seen.reshape(-1, SUBCELLS, SUBCELLS, 3, 3).transpose(0, 3, 1, 4, 2)
@@ -152,12 +147,10 @@ def oracle(sky):
 
 
 def test_an_oracle_reaches_its_error_everywhere(oracle):
-    found = {(row["survey"], row["snr"], row["readout"]): row for row in oracle}
+    found = {(row["survey"], row["snr"]): row for row in oracle}
     surveys = ("sharp", "wide", "both", "sharp>wide", "wide>sharp")
-    readouts = ("tokens", "token")
-    assert set(found) == set(product(surveys, BOUND, readouts))
-    for (survey, snr, readout), row in found.items():
-        assert readout == "tokens" or row["probe"] == "linear"
+    assert set(found) == {(survey, snr) for survey in surveys for snr in BOUND}
+    for (survey, snr), row in found.items():
         # Two independent looks are better than one.
         expected = BOUND[snr] * (1 / np.sqrt(2) if survey == "both" else 1)
         assert row["median_mas"] == pytest.approx(expected, rel=0.2)
@@ -188,13 +181,11 @@ def test_encoders_that_know_nothing_are_at_chance(sky, encoder):
 
 def test_a_survey_displaced_by_a_token_shows_across(sky, monkeypatch):
     plant(monkeypatch, wrong_survey="wide")
-    rows = [row for row in position(sky, ENCODERS, SETTINGS) if row["snr"] == 100]
-    for readout in ("tokens", "token"):
-        found = {row["survey"]: row for row in rows if row["readout"] == readout}
-        assert abs(found["sharp>wide"]["bias_x_mas"]) == pytest.approx(TOKEN * 1000, rel=0.1)
-        assert abs(found["sharp>wide"]["bias_y_mas"]) < 0.05 * TOKEN * 1000
-        # Within a survey a readout takes a constant displacement for its own.
-        assert abs(found["wide"]["bias_x_mas"]) < 0.05 * TOKEN * 1000
+    found = {row["survey"]: row for row in position(sky, ENCODERS, SETTINGS) if row["snr"] == 100}
+    assert abs(found["sharp>wide"]["bias_x_mas"]) == pytest.approx(TOKEN * 1000, rel=0.1)
+    assert abs(found["sharp>wide"]["bias_y_mas"]) < 0.05 * TOKEN * 1000
+    # Within a survey a readout takes a constant displacement for its own.
+    assert abs(found["wide"]["bias_x_mas"]) < 0.05 * TOKEN * 1000
 
 
 def test_little_to_be_known_carries_no_claim(sky, monkeypatch):

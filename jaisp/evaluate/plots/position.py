@@ -18,7 +18,6 @@ OTHERS: dict[str, tuple[str, str, str]] = {
     "shuffled_mas": (COLOURS["shuffled"], ":", "shuffled"),
     "constant_mas": ("black", ":", "best constant"),
 }
-READOUTS = {"token": "one token, linear", "scales": "scales"}
 
 
 def position_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
@@ -36,9 +35,9 @@ def position_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for number, (axis, survey) in enumerate(zip(axes, surveys, strict=False)):
         own = [row for row in rows if row["survey"] == survey]
         _errors(axis, [row for row in own if row["readout"] == "tokens"])
-        for readout, colour in (("token", COLOURS["model"]), ("scales", COLOURS["pixels"])):
-            beside = [row for row in own if row["readout"] == readout]
-            line(axis, beside, "snr", "median_mas", colour, "-.", READOUTS[readout])
+        scales = [row for row in own if row["readout"] == "scales"]
+        if scales:
+            line(axis, scales, "snr", "median_mas", COLOURS["pixels"], "-.", "scales")
         axis.set(xscale="log", yscale="log", xlabel="S/N", title=survey.replace(">", " → "))
         if number % 3 == 0:
             axis.set_ylabel("σ of a coordinate (mas)")
