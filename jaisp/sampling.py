@@ -10,6 +10,11 @@ from jaxtyping import Float, Int, Shaped
 SIDE = 2  # patches
 
 
+def evenly(count: int, most: int) -> Int[np.ndarray, " drawn"]:
+    """At most `most` of `count` places, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 def in_squares(
     cells: Shaped[np.ndarray, " patch"],
     centres: Float[np.ndarray, "patch 2"],
@@ -32,13 +37,7 @@ def in_squares(
     fullest = next(n for n in range(SIDE**2, 0, -1) if count[count >= n].sum() >= most)
     eligible = np.flatnonzero(count >= fullest)
     # As few squares as hold enough, drawn evenly; of the last, some patches may be left over.
-    needed = next(
-        n for n in range(1, len(eligible) + 1) if count[_evenly(eligible, n)].sum() >= most
-    )
-    chosen = _evenly(eligible, needed)
+    draws = (eligible[evenly(len(eligible), n)] for n in range(1, len(eligible) + 1))
+    chosen = next(squares for squares in draws if count[squares].sum() >= most)
     members = [np.flatnonzero(square == number) for number in chosen]
     return np.sort(np.concatenate(members)[:most])
-
-
-def _evenly(numbers: Int[np.ndarray, " all"], most: int) -> Int[np.ndarray, " some"]:
-    return numbers[np.linspace(0, len(numbers) - 1, most).round().astype(int)]

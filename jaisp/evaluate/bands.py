@@ -14,6 +14,7 @@ from jaisp.evaluate.retrieval import contests
 from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sources import Catalogue
 from jaisp.evaluate.views import encode_sky
+from jaisp.sampling import evenly
 from jaisp.store.reader import Store
 
 MEAN_PATCHES = 4
@@ -50,11 +51,6 @@ def band_retrieval(
         if outcomes is not None:
             contest.keep(outcomes, ("top1",))
     return rows
-
-
-def evenly(count: int, most: int) -> Int[np.ndarray, " drawn"]:
-    """At most `most` of `count` places, spread evenly."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def _by_band(catalogue: Catalogue, store: Store) -> Catalogue:

@@ -155,14 +155,15 @@ def _survey_row(
         "snr_min": settings.snr_min,
         "dimensions": tokens.shape[1],
     }
-    limits = _spectrum_intervals(tokens, units, settings)
-    for name, figure in SPECTRAL.items():
-        row[name] = figure(spectra["model"])
+    figures = {name: figure(spectra["model"]) for name, figure in SPECTRAL.items()}
+    figures["smallest_std"] = float(tokens.std(axis=0).min())
+    limits = _spectrum_intervals(tokens, units, figures, settings)
+    for name, value in figures.items():
+        row[name] = value
         row[f"{name}_low"], row[f"{name}_high"] = limits[name]
+    for name, figure in SPECTRAL.items():
         for control in CONTROLS:
             row[f"{control}_{name}"] = figure(spectra[control])
-    row["smallest_std"] = float(tokens.std(axis=0).min())
-    row["smallest_std_low"], row["smallest_std_high"] = limits["smallest_std"]
     side, corners = sky.sides[key], sky.corners[key[1]]
     for encoder, prefix in (("model", ""), *((c, f"{c}_") for c in CONTROLS)):
         row[f"{prefix}position_leak"] = _leak(side, corners, encoder, settings.seed)
@@ -205,6 +206,7 @@ SPECTRAL: Mapping[str, Callable[[np.ndarray], float]] = {
 def _spectrum_intervals(
     tokens: Float[np.ndarray, "token dimension"],
     units: Int[np.ndarray, " token"],
+    figures: Mapping[str, float],
     settings: EvaluateConfig,
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals of what follows from the tokens' covariance, units of sky drawn with
@@ -227,9 +229,6 @@ def _spectrum_intervals(
         for name, figure in SPECTRAL.items():
             found[name].append(figure(spectrum))
         found["smallest_std"].append(float(np.sqrt(max(0.0, covariance.diagonal().min()))))
-    everything = np.clip(np.linalg.eigvalsh(x.T @ x / len(x))[::-1], 0, None)
-    figures = {name: figure(everything) for name, figure in SPECTRAL.items()}
-    figures["smallest_std"] = float(x.std(axis=0).min())
     return {name: _about(figures[name], np.array(values)) for name, values in found.items()}
 
 

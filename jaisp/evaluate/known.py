@@ -251,9 +251,8 @@ def _drawn(store: Store, split: str, most: int) -> list[int]:
     """At most so many patches of a split that a survey covers."""
     covered = np.array([n for n in store.where(split) if store[int(n)].surveys], int)
     centres = np.column_stack([store.index.x[covered], store.index.y[covered]])
-    return covered[
-        in_squares(store.index.cell[covered], centres, store.patch_arcsec, most)
-    ].tolist()
+    cells = store.index.cell[covered]
+    return covered[in_squares(cells, centres, store.patch_arcsec, most)].tolist()
 
 
 def _by_patch(store: Store, truth: Table) -> dict[int, list[int]]:

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.bands import evenly
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.compare import paired_interval
 from jaisp.evaluate.means import Means, directed, mean_tokens
@@ -27,6 +26,7 @@ from jaisp.evaluate.views import (
     crop_of,
     encode_sky,
 )
+from jaisp.sampling import evenly
 from jaisp.store.reader import Store
 
 MEAN_PATCHES = 4

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
-from jaisp.evaluate.bands import evenly
 from jaisp.evaluate.injected import TOKENS, InjectedSky, features
 from jaisp.evaluate.scene import Encoder, WithoutBand
+from jaisp.sampling import evenly
 
 LOOKING = ("model", "random")
 
