@@ -21,7 +21,7 @@ from jaisp.errors import UserError
 BASE_STAGES = ("simulate", "plan", "fetch", "warp", "publish", "inject")
 ARM_STAGES = ("train", "evaluate")
 # The parts of an evaluation that the page is made of; jaisp/config/evaluate.py has all.
-PARTS = ("position", "retrieval")
+PARTS = ("position", "retrieval", "truth")
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Overrides = dict[str, dict[str, Any]]

@@ -16,6 +16,7 @@ from jaisp.evaluate.bootstrap import mean_interval, sky_units
 from jaisp.evaluate.compare import RESAMPLES, SEED, Run, compared
 from jaisp.evaluate.outcomes import NAME as OUTCOMES
 from jaisp.evaluate.outcomes import Entry, Outcomes
+from jaisp.evaluate.position import BOTH
 from jaisp.files import read_json
 
 SNRS = (10.0, 30.0, 100.0)
@@ -27,6 +28,20 @@ RETRIEVED = {
 }
 RETRIEVAL_CONTROLS = ("shuffled", "blank", "random", "pixels")
 POSITION_CONTROLS = ("shuffled", "blank", "random", "constant")
+
+
+# Figures that are means of R² over rows of tokens of one survey.
+TOLD = (
+    "fluxes",
+    "the other's fluxes",
+    "colours",
+    "the other's colours",
+    "redshifts",
+    "sizes",
+    "ellipticities",
+)
+# And what apertures and moments make of the same sources.
+TOLD_CONTROLS = ("shuffled", "blank", "random", "aperture", "moments")
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,10 @@ def _measured(config: Config, is_current: bool) -> Measured:
     figures = {entry.group: _mean(entry) for entry in outcomes if entry.group in RETRIEVED}
     figures |= {name: _over_bound(row) for name, row in told.items()}
     figures |= _spreads(groups.get("collapse", []))
+    figures |= _told(groups.get("photometry", []), groups.get("morphology", []), "r2")
     return Measured(
         figures=figures,
-        controls=_controls(groups.get("retrieval", []), told),
+        controls=_controls(groups, told),
         outcomes=outcomes,
         bounds={name: row["bound_mas"] for name, row in told.items()},
         timing=read_json(config.results / TIMING),
@@ -188,13 +204,39 @@ def _spreads(rows: Sequence[Mapping[str, Any]]) -> Figures:
     return found
 
 
+def _told(
+    photometry: Sequence[Mapping[str, Any]], morphology: Sequence[Mapping[str, Any]], column: str
+) -> Figures:
+    """What tokens of one survey tell of sources whose truth is known: each a mean of R² over
+    surveys and bands; n of the row with the fewest sources."""
+    found: dict[str, list[tuple[float, int]]] = {}
+    for row in (*photometry, *morphology):
+        survey, _, what = row["target"].rpartition(":")
+        if row["survey"] == BOTH or row.get(column) is None:
+            continue
+        if what == "redshift":
+            name = "redshifts"
+        elif "-" in what:
+            name = "colours" if survey == row["survey"] else "the other's colours"
+        elif survey:
+            name = "fluxes" if survey == row["survey"] else "the other's fluxes"
+        else:
+            name = "sizes" if "radius" in what else "ellipticities"
+        found.setdefault(name, []).append((row[column], row["n"]))
+    return {
+        name: Figure(float(np.mean([value for value, _ in own])), n=min(n for _, n in own))
+        for name, own in found.items()
+    }
+
+
 def _controls(
-    retrieval: Sequence[Mapping[str, Any]], positions: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, Sequence[Mapping[str, Any]]],
+    positions: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Figures]:
     """The same figures of each control."""
     found: dict[str, Figures] = {}
     wanted = {key: value for key, value in RETRIEVED["top-1"].items() if key != "figure"}
-    rows = [row for row in retrieval if wanted.items() <= row.items()]
+    rows = [row for row in groups.get("retrieval", []) if wanted.items() <= row.items()]
     for control in RETRIEVAL_CONTROLS if rows else ():
         values = [row[f"{control}_top1"] for row in rows]
         mean = float(np.average(values, weights=[row["n"] for row in rows]))
@@ -204,4 +246,8 @@ def _controls(
             if row[f"{control}_mas"] is not None:
                 value = row[f"{control}_mas"] / row["bound_mas"]
                 found.setdefault(control, {})[name] = Figure(value, n=row["n"])
+    known = groups.get("photometry", []), groups.get("morphology", [])
+    for control in TOLD_CONTROLS:
+        if figures := _told(*known, f"{control}_r2"):
+            found.setdefault(control, {}).update(figures)
     return found

@@ -9,6 +9,7 @@ from jaisp.ablations.arms import Ablations
 from jaisp.ablations.figures import (
     RETRIEVED,
     SNRS,
+    TOLD,
     Figure,
     Figures,
     Measured,
@@ -36,6 +37,10 @@ things worse stays on it. {done} of {all} trainings are done.
   were not fitted on.
 - *position*: median error of a readout of tokens on empty sky, over the Cramér–Rao bound, by S/N.
   `{across}`: a readout of the first survey's tokens, applied to the second's.
+- *told*: R² of regressions from one survey's tokens, on sources whose truth is known, a mean over
+  both surveys and all bands: log fluxes of its own bands and of the other survey's, colours of
+  neighbouring bands, redshifts, half-light radii and ellipticities. *aperture* and *moments* are
+  the same from the survey's own classical measurements.
 - *seconds* of training, evaluation not counted; arms may have run side by side.
 - Small figures are 95 % intervals by resampled patches of sky, of one seed; ± is the standard
   deviation over seeds. Differences are paired: the same sources in both arms, the same seeds.
@@ -118,11 +123,11 @@ class Page:
             return []
         rows = [[name, *self._controlled(figures)] for name, figures in seeds[0].controls.items()]
         rows.insert(0, [reference, *self._controlled(seeds[0].figures)])
-        header = ["", "top-1", *self._position_titles()]
+        header = ["", "top-1", *self._position_titles(), *TOLD]
         return ["## The reference arm and its controls", "", *_table(header, rows)]
 
     def _controlled(self, figures: Figures) -> Row:
-        names = ["top-1", *(position_name(*position) for position in self.positions)]
+        names = ["top-1", *(position_name(*position) for position in self.positions), *TOLD]
         return [_cell(figures.get(name), _format_of(name)) for name in names]
 
     def _group(self, group: str) -> list[str]:
@@ -138,6 +143,7 @@ class Page:
         if done:
             header = ["position over the bound", *self._position_titles()]
             lines += _table(header, [[arm, *self._places(arm)] for arm in done])
+            lines += _table(["told", *TOLD], [[arm, *self._told(arm)] for arm in done])
         rows = [row for arm in own if (row := self._differences(arm))]
         if rows:
             header = ["difference", "from", *RETRIEVED, *self._position_titles()]
@@ -174,6 +180,10 @@ class Page:
         names = [position_name(*position) for position in self.positions]
         return [_cell(figures.get(name), _format_of(name)) for name in names]
 
+    def _told(self, arm: str) -> Row:
+        figures = over_seeds([own.figures for own in self.found[arm].values()])
+        return [_cell(figures.get(name), _format_of(name)) for name in TOLD]
+
     def _differences(self, arm: str) -> Row:
         """Nothing for an arm that is compared with none, or on other sky."""
         against = self.ablations.against(arm)
@@ -198,6 +208,8 @@ def _is_clear(figure: Figure | None) -> bool:
 def _format_of(name: str) -> str:
     if name in RETRIEVED:
         return ".3f"
+    if name in TOLD:
+        return ".2f"
     return ".0f" if name.startswith("canonical") else ".1f"
 
 

@@ -53,6 +53,12 @@ class PositionConfig(Section):
     )
 
 
+class PhotometryConfig(Section):
+    """Fluxes on a pair's views, in all bands, that the tokens of either must tell."""
+
+    weight: float = Field(0.1, ge=0.0, description="Weight of the photometry term; 0: none.")
+
+
 class TrainConfig(Section):
     """The objective, the pairs it is taken over, and the optimiser."""
 
@@ -79,6 +85,7 @@ class TrainConfig(Section):
     vicreg: VicregConfig = VicregConfig()
     sigreg: SigregConfig = SigregConfig()
     position: PositionConfig = PositionConfig()
+    photometry: PhotometryConfig = PhotometryConfig()
     sampling: Literal["signal", "sources", "uniform"] = Field(
         "signal",
         description="Where crops go: to tokens of high S/N, of detected sources, or anywhere.",

@@ -26,6 +26,8 @@ from jaisp.store.reader import Store, open_store
 AROUND = 1  # tokens on each side of the reference: 3 × 3
 WINDOW = 32  # tokens that are encoded at a time, at least, without their margin
 TOKENS, SCALES = "tokens", "scales"
+# Of the features `tokens`, those of the reference token.
+REFERENCE = slice((2 * AROUND + 1) ** 2 // 2, None, (2 * AROUND + 1) ** 2)
 
 Features = dict[str, dict[str, Float32[np.ndarray, "source _"]]]
 

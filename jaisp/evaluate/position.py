@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import (
+    REFERENCE,
     SCALES,
     TOKENS,
     Features,
@@ -24,7 +25,7 @@ from jaisp.evaluate.injected import (
     reference_tokens,
 )
 from jaisp.evaluate.outcomes import Outcomes
-from jaisp.evaluate.readout import LINEAR, MLP, Form, Readout
+from jaisp.evaluate.readout import LINEAR, MLP, ONE_TOKEN, Form, Readout
 from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import drawn_interval
@@ -259,14 +260,16 @@ def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
         own = np.flatnonzero(train.snr == level)
         order[own] = rng.permutation(own)
 
-    def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> tuple[str, Readout]:
-        own = train.features[encoder][readout]
-        return encoder, Readout(own, offset, train.snr, train.unit, settings.seed, kinds)
+    every: tuple[Form, ...] = (LINEAR, MLP, ONE_TOKEN) if readout == TOKENS else (LINEAR, MLP)
 
-    probes = {"model": fit("model", train.offset, (LINEAR, MLP))}
+    def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> tuple[str, Readout]:
+        own, seed = train.features[encoder][readout], settings.seed
+        return encoder, Readout(own, offset, train.snr, train.unit, seed, kinds, REFERENCE)
+
+    probes = {"model": fit("model", train.offset, every)}
     for control in ("random", "blank"):
         if control in train.features and readout in train.features[control]:
-            kinds = (LINEAR, MLP) if control == "random" else (LINEAR,)
+            kinds = every if control == "random" else (LINEAR,)
             probes[control] = fit(control, train.offset, kinds)
     probes["shuffled"] = fit("model", train.offset[order], (LINEAR,))
     constant = {

@@ -1,7 +1,12 @@
-"""Reading a position off tokens: a linear map for each S/N, or one small network for all."""
+"""Reading a position off tokens: a linear map for each S/N, of the source's own token or of those
+around it, too; or one small network for all S/N.
+
+Tokens around it tell more, and many dimensions times nine of them are more numbers than there are
+sources to fit on. Training sky decides.
+"""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
@@ -11,10 +16,11 @@ from jaisp.evaluate.folds import folds
 from jaisp.evaluate.probe import MOST_BENT, fit_probe
 from jaisp.evaluate.scatter import scatter
 
-Form = Literal["linear", "mlp"]
-LINEAR: Form = "linear"
-MLP: Form = "mlp"
-PARTS = 5  # of the training sky, one of which decides between the two
+Form = Literal["one token", "linear", "mlp"]
+ONE_TOKEN: Final = "one token"
+LINEAR: Final = "linear"
+MLP: Final = "mlp"
+PARTS = 5  # of the training sky, one of which decides between forms
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -26,8 +32,9 @@ class Readout:
     ----------
     features: around each source. offsets: what to read, in any unit. snr: nominal, a few values.
     units: the piece of sky of each source: one decides as a whole.
-    kinds: which forms are tried; the better one is chosen at each S/N on a part of the training
-        sky that neither was fitted on, and fitted again on all of it.
+    kinds: which forms are tried; the best one is chosen at each S/N on a part of the training
+        sky that none was fitted on, and fitted again on all of it.
+    own: which of the features are the source's own token's; all that `one token` is given.
 
     chosen: by S/N, which form it was.
     """
@@ -40,7 +47,9 @@ class Readout:
         units: Shaped[np.ndarray, " source"],
         seed: int,
         kinds: tuple[Form, ...] = (LINEAR, MLP),
+        own: slice = slice(None),
     ) -> None:
+        self._own = own
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
         # Components say nothing of the offsets: those of all sources choose no form.
         self._reduce = components(features, seed) if MLP in kinds else None
@@ -52,9 +61,9 @@ class Readout:
                 for kind in kinds
             }
             for level in self.chosen:
-                own = snr[out] == level
-                if own.any():
-                    scatters = {kind: scatter(error[own].ravel()) for kind, error in errors.items()}
+                same = snr[out] == level
+                if same.any():
+                    scatters = {kind: scatter(e[same].ravel()) for kind, e in errors.items()}
                     self.chosen[level] = min(kinds, key=scatters.__getitem__)
         whole = features, offsets, snr, units, seed
         self._fitted = {kind: self._fit(kind, *whole) for kind in sorted(set(self.chosen.values()))}
@@ -65,9 +74,9 @@ class Readout:
         """Offsets of sources whose nominal S/N are among those fitted."""
         found = np.empty((len(features), 2))
         for level, kind in self.chosen.items():
-            own = snr == level
-            if own.any():
-                found[own] = self._fitted[kind](features[own], snr[own])
+            same = snr == level
+            if same.any():
+                found[same] = self._fitted[kind](features[same], snr[same])
         return found
 
     def _fit(
@@ -79,6 +88,9 @@ class Readout:
         units: np.ndarray,
         seed: int,
     ) -> Predict:
+        if kind == ONE_TOKEN:
+            predict = _linear(features[:, self._own], offsets, snr, units, seed)
+            return lambda features, snr: predict(features[:, self._own], snr)
         if kind == LINEAR or self._reduce is None:
             return _linear(features, offsets, snr, units, seed)
         # One network for all S/N.

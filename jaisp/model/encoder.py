@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jaisp.model.blocks import BandStem, ChannelNorm, ResidualBlock, grid_strides
-from jaisp.model.moments import Moments
+from jaisp.model.fluxes import SIDES, BandFluxes, FluxMixer, filtered_fluxes, joined, square_fluxes
+from jaisp.model.moments import WINDOWS, Moments
 from jaisp.model.size import COARSEST_ARCSEC, Size
 
 # Tokens above, below, left and right of something.
@@ -19,19 +20,20 @@ NOTHING_BEYOND: Sides = (0, 0, 0, 0)
 
 class Found(NamedTuple):
     """What an encoder finds: `fine`, the last grid before tokens, [sample, channel, y, x]; `what`
-    and `where`, [sample, channel, row, column]."""
+    and `measured`, moments and fluxes, [sample, channel, row, column]."""
 
     fine: Tensor
     what: Tensor
-    where: Tensor
+    measured: Tensor
 
 
 class Encoder(nn.Module):
-    """Two ways from pixels to tokens: what is there, and where it is.
+    """Two ways from pixels to tokens: what is there, and how bright it is and where.
 
     What: a stem over bands and grids of residual convolutions, each half as fine as the one before
-    with about twice the channels, and from the last of them tokens. Where: moments of the maps in
-    which sources stand out. Both are for the trunk, which is the same for all surveys.
+    with about twice the channels, and from the last of them tokens. How bright and where: fluxes in
+    squares about each token, and moments of the maps in which sources stand out. Both are for the
+    trunk, which is the same for all surveys.
 
     Calling it with `inputs` [sample, band, 3, y, x] and the numbers of the bands gives `Found`.
     """
@@ -55,8 +57,10 @@ class Encoder(nn.Module):
                 pixels += ResidualBlock.REACH * stride
         self.gather = _coarser(channels[-1], size.width, pixels_per_token // strides[-1])
         self.moments = Moments(bands, pixels_per_token, grid_arcsec, size.moments_arcsec, size.maps)
+        self.mixer = FluxMixer(bands, len(SIDES) + len(WINDOWS), size.fluxes)
+        self.measured = self.moments.channels + self.mixer.channels
         # Beyond a token, in tokens.
-        pixels = max(pixels, self.moments.reach)
+        pixels = max(pixels, self.moments.reach, max(SIDES) // 2 * pixels_per_token)
         self.pixel_reach = math.ceil(pixels / pixels_per_token)
         self.reach_arcsec = pixels * grid_arcsec
 
@@ -67,17 +71,17 @@ class Encoder(nn.Module):
         is found is of these, too. Pixels next to them must be missing for `pixel_reach` tokens
         twice over.
         """
-        fine, where = self._of_pixels(inputs, bands)
+        fine, measured = self._of_pixels(inputs, bands)
         if any(beyond):
             side = (2 * self.pixel_reach + 1) * self.pixels_per_token
             missing = inputs.new_zeros(1, len(bands), BandStem.INPUTS, side, side)
-            fine, where = (
+            fine, measured = (
                 _with_missing(found, nothing, self.pixel_reach, beyond)
                 for found, nothing in zip(
-                    (fine, where), self._of_pixels(missing, bands), strict=True
+                    (fine, measured), self._of_pixels(missing, bands), strict=True
                 )
             )
-        return Found(fine, self.gather(fine), where)
+        return Found(fine, self.gather(fine), measured)
 
     def covered(self, flux: Tensor) -> tuple[tuple[slice, ...], Sides]:
         """The pixels that an encoder needs to see of `flux` [sample, band, y, x], NaN where
@@ -99,7 +103,20 @@ class Encoder(nn.Module):
 
     def _of_pixels(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
         fine = self.grids(functional.gelu(self.stem(inputs, bands)))
-        return fine, self.moments(inputs, bands)
+        moments, fluxes = measure(self.moments, inputs, bands, self.pixels_per_token)
+        return fine, torch.cat([moments, self.mixer(fluxes, bands)], dim=1)
+
+
+def measure(
+    moments: Moments, inputs: Tensor, bands: Tensor, pixels_per_token: int
+) -> tuple[Tensor, BandFluxes]:
+    """Moments about every token, and fluxes of all kinds: in squares, and where sources stand out
+    in each of the moments' windows."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        places, snr = moments(inputs, bands)
+        squares = square_fluxes(inputs.float(), pixels_per_token)
+        filtered = filtered_fluxes(inputs.float(), snr, pixels_per_token)
+    return places, joined(squares, filtered)
 
 
 def _with_missing(found: Tensor, missing: Tensor, edge: int, beyond: Sides) -> Tensor:

@@ -12,7 +12,7 @@ from jaisp.errors import UserError
 from jaisp.files import read_json, remove_folder, replace_folder, write_json, write_text
 from jaisp.model.model import Architecture, Model
 
-FORMAT = "jaisp-model-3"
+FORMAT = "jaisp-model-4"
 
 
 def save_model(model: Model, path: Path | str, card: str) -> None:

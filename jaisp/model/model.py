@@ -68,8 +68,8 @@ class Model(nn.Module):
             for name, survey in config.surveys.items()
         }
         self.encoders = nn.ModuleDict(encoders)
-        (moments,) = {encoder.moments.channels for encoder in encoders.values()}
-        self.trunk = Trunk(size, moments, config.token_arcsec, config.dimensions)
+        (measured,) = {encoder.measured for encoder in encoders.values()}
+        self.trunk = Trunk(size, measured, config.token_arcsec, config.dimensions)
         self.receptive_field_arcsec = self.trunk.reach_arcsec + max(
             encoder.reach_arcsec for encoder in encoders.values()
         )
@@ -154,7 +154,7 @@ class Model(nn.Module):
         inputs: [sample, band, 3, y, x], of the bands of these numbers. beyond: see `Encoder`.
         """
         found = self.encoders[survey](inputs, bands, beyond)
-        token, shared = self.trunk(found.what, found.where)
+        token, shared = self.trunk(found.what, found.measured)
         return {"fine": found.fine, "token": token, "shared": shared}
 
     def in_frame(self, tokens: Tensor) -> Tensor:

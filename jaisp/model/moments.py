@@ -3,7 +3,8 @@
 A mean over a token says what is there and forgets where. Here each pixel is weighted by how surely
 a source lies on it, and the token is given the weights' sum, their centre and their spread in
 windows about it: numbers that are linear in a source's position, to a small part of a pixel,
-whatever the instrument. docs/architecture.md has the reasons.
+whatever the instrument; and each band's S/N there, from which fluxes follow. docs/architecture.md
+has the reasons.
 """
 
 import math
@@ -39,6 +40,10 @@ class Moments(nn.Module):
     shape is m_hb = Σ_j a_hbj (G_j * s_b) / σ_bj; over the bands q_h = Σ_b max(m_hb, 0)², which for
     filters like the PSF is twice the logarithm of the likelihood ratio of a point source at this
     pixel with any flux in each band. The pixel's weight is (1 + q_h / τ_h)^c_h.
+
+    Calling it gives the moments, [sample, maps · 6, row, column], and the mean of m_hb by weight
+    in each window, of its last map, [window, sample, band, row, column]: of sources that outshine
+    all else in the window, the S/N where they lie.
     """
 
     def __init__(
@@ -77,12 +82,11 @@ class Moments(nn.Module):
         """Pixels beyond a token that change it."""
         return self.step * (self.margin + self.cut)
 
-    def forward(self, inputs: Tensor, bands: Tensor) -> Tensor:
-        """Moments [sample, maps · 6, row, column] of `inputs` [sample, band, 3, y, x]."""
+    def forward(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class; `inputs` [sample, band, 3, y, x], of the bands of these numbers."""
         with torch.autocast(inputs.device.type, enabled=False):
-            weight = self._weights(inputs.float(), bands)
-            sums = self._sums(weight)
-            return self._moments(sums)
+            weight, snr = self._weights(inputs.float(), bands)
+            return self._moments(self._sums(weight)), self._snr(weight, snr)
 
     @torch.no_grad()
     def begin(self, fwhm_arcsec: Tensor) -> None:
@@ -110,20 +114,23 @@ class Moments(nn.Module):
                 found[band] = smooth[:, valid[:, band]].median(dim=1).values / 0.6745
         return found
 
-    def _weights(self, inputs: Tensor, bands: Tensor) -> Tensor:
-        """[sample, map, y, x]."""
+    def _weights(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [sample, map, y, x], and S/N of the last map of each window, [sample, window,
+        band, y, x]."""
         flux, valid = self._flux(inputs)
         filters = self.filters[:, bands] / self.scatter[bands]
-        square = flux.new_zeros(())
+        square, last = flux.new_zeros(()), []
         # Band by band: on a CPU, what was just made is still in the cache.
         for number in range(flux.shape[1]):
             smooth = smoothed(flux[:, number], self.gaussians)
             snr = torch.einsum("mj,sjyx->smyx", filters[:, number], smooth)
+            last.append(snr.unflatten(1, (len(WINDOWS), -1))[:, :, -1])
             positive = functional.relu(snr)
             square = torch.addcmul(square, positive, positive)
         rise = torch.log1p(square / self.faintest.exp()[:, None, None])
         level = self.steepness.exp()[:, None, None] * rise
-        return level.clamp(max=MOST).exp() * valid.any(dim=1, keepdim=True)
+        weight = level.clamp(max=MOST).exp() * valid.any(dim=1, keepdim=True)
+        return weight, torch.stack(last, dim=2)
 
     def _flux(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Flux in units of a pixel's noise, and where it is valid, [sample, band, y, x]."""
@@ -141,6 +148,15 @@ class Moments(nn.Module):
         both = y.flatten(2, 3) @ by_window @ x.flatten(2, 3).transpose(2, 3)
         powers = both.unflatten(4, (-1, width)).unflatten(3, (-1, height)).flatten(1, 2)
         return torch.stack([powers[:, :, of_y, :, of_x] for of_y, of_x in ORDERS], dim=2)
+
+    def _snr(self, weight: Tensor, snr: Tensor) -> Tensor:
+        """Means of S/N by weight, [window, sample, band, row, column]."""
+        own = weight.unflatten(1, (len(WINDOWS), -1))[:, :, -1:]
+        height, width = (size // self.pixels_per_token for size in weight.shape[2:])
+        y, x = (self._windows(length, weight.device)[:, :1] for length in (height, width))
+        sums = y @ torch.cat([own, own * snr], dim=2) @ x.transpose(2, 3)
+        total = sums[:, :, :1].clamp(min=1e-6)
+        return (sums[:, :, 1:] / total).transpose(0, 1)
 
     def _windows(self, tokens: int, device: torch.device) -> Tensor:
         """The windows of a row of tokens times 1, y and yy, [window, power, token, pixel]."""

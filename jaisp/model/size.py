@@ -12,7 +12,8 @@ class Size:
     vector: of a band. finest_arcsec: the first grid has positions at most so far apart. density:
     channels per arcsec between positions of a grid, so that a grid half as fine has twice as many.
     residual: blocks a grid. moments_arcsec, maps: likewise the finest grid of the moments that
-    tokens are given, and of how many maps. width: of the tokens. context_arcsec: how far the trunk
+    tokens are given, and of how many maps. fluxes: numbers made of fluxes about a token. width: of
+    the tokens. context_arcsec: how far the trunk
     sees around a token, at least, whatever the tokens' size; attention_arcsec: how far a token
     attends in one layer.
     """
@@ -25,6 +26,7 @@ class Size:
     maps: int
     width: int
     heads: int
+    fluxes: int = 32
     expansion: int = 2
     context_arcsec: float = 12.8
     attention_arcsec: float = 3.2

@@ -13,13 +13,14 @@ from jaisp.model.size import Size
 class Trunk(nn.Module):
     """Convolutions and attention among neighbouring tokens, the same for all surveys.
 
-    Moments also go past it, so that a position stays as linear in a token as it was found. Both
-    have the same weights whatever the survey: what encoders find alike becomes alike tokens.
+    What was measured also goes past it, so that positions and brightness stay as linear in a token
+    as they were found. Both have the same weights whatever the survey: what encoders find alike
+    becomes alike tokens.
     """
 
-    def __init__(self, size: Size, moments: int, token_arcsec: float, dimensions: int) -> None:
+    def __init__(self, size: Size, measured: int, token_arcsec: float, dimensions: int) -> None:
         super().__init__()
-        self.moments = nn.Conv2d(moments, size.width, 1)
+        self.measured = nn.Conv2d(measured, size.width, 1)
         reach = max(1, round(size.attention_arcsec / token_arcsec))
         # What lies around tells one faint source from another: small tokens take more layers.
         layer_arcsec = (2 * TokenBlock.REACH + reach) * token_arcsec
@@ -35,14 +36,14 @@ class Trunk(nn.Module):
             nn.GELU(),
             nn.Conv2d(2 * size.width, dimensions, 1),
         )
-        self.past = nn.Conv2d(moments, dimensions, 1)
+        self.past = nn.Conv2d(measured, dimensions, 1)
         self.reach_arcsec = layers * layer_arcsec
 
-    def forward(self, what: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, what: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens before the projector [sample, width, row, column], and shared ones [sample,
         dimension, row, column], of what an encoder finds."""
-        token = self.blocks(what + self.moments(where))
+        token = self.blocks(what + self.measured(measured))
         with torch.autocast(what.device.type, enabled=False):
             # Half precision has no room for a hundredth of a token.
-            past = self.past(where)
+            past = self.past(measured)
         return token, self.project(token) + past

@@ -30,6 +30,7 @@ from jaisp.train.matching import Matching, Sources
 from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
 from jaisp.train.pairs import Pairs
 from jaisp.train.patches import Patches, measure_noise
+from jaisp.train.photometry import Fluxes, FluxHead, Photometer, photometry_term
 from jaisp.train.position import PositionHead, around, position_term, reference
 from jaisp.train.precision import autocast, compile_encoders, eager
 from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, ranks, wait
@@ -104,7 +105,10 @@ class Run:
         self.teacher = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
         self.implants = Implants(patches, settings)
         self.head = PositionHead(model.config.dimensions, settings.seed).to(model.device)
-        self.trained = nn.ModuleList([model, self.head])
+        bands = {s: len(pixels.bands) for s, pixels in model.config.surveys.items()}
+        self.flux_head = FluxHead(model.config.dimensions, bands, settings.seed).to(model.device)
+        self.photometer = Photometer(model)
+        self.trained = nn.ModuleList([model, self.head, self.flux_head])
         self.optimiser = new_optimiser(self.trained, settings)
         self.history = History()
         self.results: Path | None = None
@@ -145,6 +149,7 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         matching = self._matching(batch)
+        photometry = self._photometry(batch, matching) if settings.photometry.weight else {}
         sources = self._sources(step)
         if settings.position.aligned and self.implants.together:
             surveys = batch.first.survey, batch.second.survey
@@ -157,11 +162,13 @@ class Run:
         places = {f"position_{s}": self._position(found) for s, found in sources.items()}
         for term in places.values():
             loss = loss + settings.position.weight * term
+        for term in photometry.values():
+            loss = loss + settings.photometry.weight * term
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.trained.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), settings.gradient_clip)
-        told = _numbers({"loss": loss, "gradient_norm": norm, **places, **terms})
+        told = _numbers({"loss": loss, "gradient_norm": norm, **places, **terms, **photometry})
         overall = {name: told.pop(name) for name in ("loss", "gradient_norm", *places)}
         if not all(map(math.isfinite, overall.values())):
             names = ", ".join(self.pairs.patches.store[n].name for n in batch.patches)
@@ -191,7 +198,8 @@ class Run:
         found = {}
         for draw in self.implants.draw(step):
             implanted = self.implants.show(draw, self.model.device)
-            views = Views(draw.survey, implanted.inputs)
+            correlation = draw.token_correlation.to(self.model.device)
+            views = Views(draw.survey, implanted.inputs, correlation)
             tokens = around(self._encoded(self.model, views).permute(0, 2, 3, 1), implanted)
             target = None
             if self.teacher is not None:
@@ -208,6 +216,19 @@ class Run:
     def _position(self, sources: Sources) -> Tensor:
         told = self.head(reference(sources.tokens).float())
         return position_term(told, sources.implanted, self.model.config.token_arcsec)
+
+    def _photometry(self, batch: Batch, matching: Matching) -> dict[str, Tensor]:
+        """What the matching tokens of each view tell of the fluxes in both of them."""
+        asked = []
+        for views, place in ((batch.first, batch.first_place), (batch.second, batch.second_place)):
+            fluxes = self.photometer(views.survey, views.inputs, views.correlation)
+            asked.append((views.survey, Fluxes(*(each[place] for each in fluxes))))
+        terms = [
+            photometry_term(self.flux_head(tokens.float(), survey), fluxes, matching.weight)
+            for tokens in (matching.first, matching.second)
+            for survey, fluxes in asked
+        ]
+        return {"photometry": torch.stack(terms).mean()}
 
     def _record(self, step: int, patches_a_second: float) -> None:
         """Add a line to the history: means since the last line, by kind of pair."""
@@ -253,6 +274,7 @@ class Run:
             "model": self.model.state_dict(),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "head": self.head.state_dict(),
+            "flux_head": self.flux_head.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             **self.history.state(),
         }
@@ -271,6 +293,7 @@ class Run:
             return 0
         self.model.load_state_dict(state["model"])
         self.head.load_state_dict(state["head"])
+        self.flux_head.load_state_dict(state["flux_head"])
         take_up(self.optimiser, state["optimiser"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])

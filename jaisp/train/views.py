@@ -80,10 +80,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class Views:
-    """A batch of views of one survey: `inputs` [sample, band, 3, y, x] of all its bands."""
+    """A batch of views of one survey: `inputs` [sample, band, 3, y, x] of all its bands.
+
+    correlation: [sample, band], noise of a token's sum over that of white noise.
+    """
 
     survey: str
     inputs: Tensor
+    correlation: Tensor
 
 
 @dataclass(frozen=True)
@@ -359,12 +363,15 @@ def show_views(
 ) -> Batch:
     """The batch that a draw describes, decoded and degraded on the device."""
     sides = draw.first, draw.second
-    first, second = (Views(crops.survey, show(crops, patches, device)) for crops in sides)
+    first, second = (
+        Views(crops.survey, show(crops, patches, device), crops.correlation.to(device))
+        for crops in sides
+    )
     first_place, second_place = draw.first_place.to(device), draw.second_place.to(device)
     # Of what the views show: a band that is left out, or noise that was added, counts.
     first_snr, second_snr = (
-        token_snr(views.inputs, crops.correlation.to(device), patches.n[crops.survey])
-        for views, crops in zip((first, second), sides, strict=True)
+        token_snr(views.inputs, views.correlation, patches.n[views.survey])
+        for views in (first, second)
     )
     snr = first_snr.flatten()[first_place], second_snr.flatten()[second_place]
     weight = token_weight(*snr, sky_weight)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaisp.ablations.figures import (
+    TOLD,
     Figure,
     differences,
     over_seeds,
@@ -20,6 +21,24 @@ from jaisp.files import write_json
 
 SOURCES = np.array([f"field/{i % 20}/{i}" for i in range(400)])
 BOUND = 5.0
+
+
+def tell(survey, target, r2, n):
+    own = {"survey": survey, "target": target, "r2": r2, "n": n, "random_r2": 0.0}
+    return own | {"shuffled_r2": None, "aperture_r2": 0.9}
+
+
+def told(share):
+    """Two fluxes of its own, one of the other's, colours of both, and what is not counted."""
+    return [
+        tell("rubin", "rubin:g", share, 90),
+        tell("rubin", "rubin:r", share + 0.1, 80),
+        tell("rubin", "euclid:VIS", 0.5, 70),
+        tell("rubin", "rubin:g-r", 0.3, 60),
+        tell("euclid", "rubin:g-r", 0.2, 60),
+        tell("euclid", "redshift", -0.1, 40),
+        tell("both", "rubin:g", 1.0, 90),
+    ]
 
 
 def plant(ablations, arm, seed, share, error_mas, sky="here", code=None, claim=True):
@@ -49,6 +68,7 @@ def plant(ablations, arm, seed, share, error_mas, sky="here", code=None, claim=T
     shared = {"survey": "euclid+rubin", "shared_participation_ratio": 7.5, "n": 400}
     shared["canonical_above_half"] = 6
     groups = {"retrieval": retrieval, "position": [row], "collapse": [spread, shared]}
+    groups |= {"photometry": told(share), "morphology": [tell("rubin", "e1", 0.1, 50)]}
     write_json(results / "metrics.json", plain({"groups": groups}))
     outcomes.save(results / "outcomes.npz")
     timing = {"seconds": 100.0 * seed, "threads": 1, "machine": "2 cores of a machine"}
@@ -75,6 +95,24 @@ def test_figures_are_of_both_ways_and_over_the_bound(ablations):
     assert found.controls["pixels"]["top-1"].value == pytest.approx(0.4)
     assert found.controls["constant"][RUBIN_30].value == pytest.approx(200.0)
     assert found.is_current
+
+
+def test_what_tokens_tell_is_a_mean_over_surveys_and_bands(ablations):
+    plant(ablations, "plain", 1, 0.8, 40.0)
+    found = read_measured(ablations, "plain", 1)
+    values = {name: (found.figures[name].value, found.figures[name].n) for name in TOLD[:5]}
+    assert values == {
+        "fluxes": (pytest.approx(0.85), 80),
+        "the other's fluxes": (0.5, 70),
+        "colours": (0.3, 60),
+        "the other's colours": (0.2, 60),
+        "redshifts": (-0.1, 40),
+    }
+    assert found.figures["ellipticities"].value == pytest.approx(0.1)
+    assert "sizes" not in found.figures
+    assert found.controls["aperture"]["fluxes"].value == pytest.approx(0.9)
+    assert "fluxes" not in found.controls["shuffled"]
+    assert "| plain | 0.85 | 0.50 | 0.30 | 0.20 | −0.10 | – | 0.10 |" in write_page(ablations)
 
 
 def test_differences_are_paired(ablations):

@@ -6,6 +6,7 @@ from sklearn.linear_model import Ridge
 
 from jaisp.evaluate.folds import folds
 from jaisp.evaluate.probe import fit_best, fit_probe
+from jaisp.evaluate.readout import Readout
 from jaisp.evaluate.ridge import STRENGTHS
 from jaisp.evaluate.scatter import r2, r2_interval, scatter, scatter_interval
 
@@ -163,3 +164,24 @@ def test_an_interval_of_the_scatter_is_that_of_resampled_medians():
     ]
     expected = np.percentile(medians, (2.5, 97.5))
     assert scatter_interval(residual, units, 2000, 1) == pytest.approx(expected, rel=0.03)
+
+
+def test_few_sources_are_read_off_one_token_and_many_off_all():
+    """What the tokens around add is worth its numbers only where there are sources to learn it."""
+    rng = np.random.default_rng(3)
+    dimensions, places = 60, 9
+    own = slice(places // 2, None, places)
+    weights = np.zeros((dimensions * places, 2))
+    weights[own] = rng.normal(size=(dimensions, 2))
+    weights[places // 2 + 1 :: places] = 0.2 * rng.normal(size=(dimensions, 2))
+
+    def sources(count):
+        features = rng.normal(size=(count, dimensions * places)).astype(np.float32)
+        snr, units = np.full(count, 30.0), np.arange(count) % 40
+        return features, features @ weights + 0.1 * rng.normal(size=(count, 2)), snr, units
+
+    test, truth, snr, _ = sources(500)
+    for count, expected in ((200, "one token"), (6000, "linear")):
+        readout = Readout(*sources(count), 1, ("linear", "one token"), own)
+        assert readout.chosen == {30.0: expected}
+        assert r2(truth[:, 0], readout.predict(test, snr)[:, 0]) > 0.5

@@ -146,7 +146,7 @@ def test_the_receptive_field_is_no_smaller_than_it_says(model):
 def test_tokens_see_as_far_on_the_sky_whatever_their_size(token_arcsec):
     torch.manual_seed(0)
     size = replace(SIZES["tiny"], width=16)
-    trunk = Trunk(size, moments=4, token_arcsec=token_arcsec, dimensions=3).double()
+    trunk = Trunk(size, measured=4, token_arcsec=token_arcsec, dimensions=3).double()
     side = 2 * int(20.0 / token_arcsec) + 1
     # Far away, little is left of what was changed.
     what, where = (torch.randn(1, n, side, side, dtype=torch.double) for n in (16, 4))

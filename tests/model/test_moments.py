@@ -32,7 +32,7 @@ def moments_of(inputs, n, grid, maps=4, finest=0.1):
     torch.manual_seed(0)
     layer = Moments(inputs.shape[1], n, grid, finest, maps)
     with torch.no_grad():
-        found = layer(inputs, torch.arange(inputs.shape[1])).unflatten(1, (maps, -1))
+        found = layer(inputs, torch.arange(inputs.shape[1]))[0].unflatten(1, (maps, -1))
     middle = inputs.shape[-1] // n // 2
     return found[0, :, :, middle, middle].double()
 
@@ -90,7 +90,7 @@ def test_missing_pixels_have_no_weight():
     inputs[..., :28] = 0  # the left half, the source's own middle with it
     torch.manual_seed(0)
     layer = Moments(1, 8, 0.1, 0.1, 4)
-    assert (layer._weights(inputs, torch.arange(1))[..., :28] == 0).all()
+    assert (layer._weights(inputs, torch.arange(1))[0][..., :28] == 0).all()
 
 
 def test_noise_that_pixels_share_is_measured_and_divided_by():
@@ -123,3 +123,29 @@ def test_filters_resolve_the_finest_psf_and_the_coarsest():
         assert widths[-1] * grid > 0.44
     assert WINDOWS[0][1] < WINDOWS[1][1]
     assert FAINTEST > 0
+
+
+def test_the_snr_is_a_sources_own_wherever_it_lies():
+    torch.manual_seed(0)
+    layer = Moments(2, 8, 0.1, 0.1, 4)
+    # Filters as wide as the source, and a little at random.
+    layer.begin(torch.tensor([0.7, 0.7]))
+    for place in ((0.0, 0.0), (0.3, -0.4)):
+        bright, faint = (star(place, snr, 8, 0.1, fwhm=0.7) for snr in (200, 40))
+        inputs = torch.cat([bright, faint], dim=1)
+        with torch.no_grad():
+            found = layer(inputs, torch.arange(2))[1]
+        assert found.shape == (len(WINDOWS), 1, 2, 7, 7)
+        ratio = found[:, 0, 0, 3, 3] / found[:, 0, 1, 3, 3]
+        torch.testing.assert_close(ratio, torch.full_like(ratio, 5.0), rtol=0.25, atol=0)
+        assert (found[:, 0, 0, 3, 3] > 100).all()
+        assert (found[:, 0, 0, 3, 3] < 230).all()
+
+
+def test_empty_sky_has_no_snr():
+    noise = star((0.0, 0.0), 0, 8, 0.1, tokens=20, seed=4)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = Moments(1, 8, 0.1, 0.1, 4)(noise, torch.arange(1))[1]
+    assert found.mean().abs() < 1.0
+    assert found.abs().max() < 4.0

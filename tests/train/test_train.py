@@ -268,7 +268,7 @@ def test_every_objective_trains_and_tells_its_terms(tmp_path, config, objective)
     terms = {"vicreg": {"variance", "covariance"}, "sigreg": {"normality"}}[objective]
     for kind in ("across", "within"):
         names = {n.removeprefix(f"{kind}_") for n in line if n.startswith(f"{kind}_")}
-        assert names == {"loss", "alignment"} | terms
+        assert names == {"loss", "alignment", "photometry"} | terms
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path, config):
@@ -277,7 +277,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path, config):
         (kind,) = {n.split("_")[0] for n in line if n.endswith("_alignment")}
         expected = 0.7 * line[f"{kind}_alignment"] + 0.3 * line[f"{kind}_normality"]
         places = [line[f"position_{survey}"] for survey in ("rubin", "euclid", "narrow")]
-        expected += 0.03 * sum(places)
+        expected += 0.03 * sum(places) + 0.1 * line[f"{kind}_photometry"]
         assert line["loss"] == line[f"{kind}_loss"] == pytest.approx(expected, rel=1e-5)
 
 
