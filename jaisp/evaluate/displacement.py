@@ -1,10 +1,11 @@
 """How far a source lies in one survey from where it lies in another, off the tokens of both.
 
-Two forms of readout: linear in the tokens' strongest directions; or linear in the products of what
-tokens differ by with what they have in common, both over the tokens' length. By how much tokens
-differ for a small displacement depends on what they show, which a linear readout can't take into
-account. The products can be fitted on a survey's own pairs, displaced and at home, as well: where
-tokens of all surveys share a space, that doubles what is learnt from.
+Three forms of readout: linear in the tokens' strongest directions; linear in the one token of each
+in the middle; or linear in the products of what tokens differ by with what they have in common,
+both over the tokens' length. By how much tokens differ for a small displacement depends on what
+they show, which a linear readout can't take into account. The products can be fitted on a survey's
+own pairs, displaced and at home, as well: where tokens of all surveys share a space, that doubles
+what is learnt from.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +15,12 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Float32, Int
 
+from jaisp.evaluate.injected import REFERENCE
 from jaisp.evaluate.probe import fit_probe
 
-Kind = Literal["linear", "products", "products of both"]
+Kind = Literal["linear", "one token", "products", "products of both"]
 LINEAR: Kind = "linear"
+ONE_TOKEN: Kind = "one token"
 PRODUCTS: Kind = "products"
 BOTH_PRODUCTS: Kind = "products of both"  # fitted on the reference survey's own pairs as well
 DIFFERENCES, COMMON = 32, 24  # directions of each that are multiplied
@@ -31,7 +34,8 @@ def kinds_of(
     away: Float32[np.ndarray, "source _"], here: Float32[np.ndarray, "source _"]
 ) -> tuple[Kind, ...]:
     """The forms that can be fitted: only tokens of one length can be subtracted."""
-    return (LINEAR, PRODUCTS, BOTH_PRODUCTS) if away.shape[1] == here.shape[1] else (LINEAR,)
+    linear = (LINEAR, ONE_TOKEN)
+    return (*linear, PRODUCTS, BOTH_PRODUCTS) if away.shape[1] == here.shape[1] else linear
 
 
 def fit_displacement(
@@ -50,7 +54,10 @@ def fit_displacement(
     without, the linear form only knows what tokens differ by. strengths: of an earlier fit's ridge
     regression, instead of choosing them; returned with what predicts.
     """
-    describe = _linear(away, here, constant) if kind == LINEAR else _products(away, here)
+    if kind == ONE_TOKEN:
+        describe = _one_token
+    else:
+        describe = _linear(away, here, constant) if kind == LINEAR else _products(away, here)
     x, y = describe(away, here), moved
     if not constant:
         x, y, unit = np.concatenate([x, -x]), np.concatenate([y, -y]), np.tile(unit, 2)
@@ -66,6 +73,11 @@ def _linear(away: np.ndarray, here: np.ndarray, constant: bool) -> Predict:
         return lambda away, here: (away - here) @ differ
     from_away, from_here = _directions(away, STRONGEST), _directions(here, STRONGEST)
     return lambda away, here: np.concatenate([away @ from_away, here @ from_here], axis=1)
+
+
+def _one_token(away: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """The middle one of each side's 3 × 3 tokens."""
+    return np.concatenate([away[:, REFERENCE], here[:, REFERENCE]], axis=1)
 
 
 def _products(away: np.ndarray, here: np.ndarray) -> Predict:

@@ -146,7 +146,7 @@ def fit_readers(patches: Patches, pair: Sighting, settings: EvaluateConfig) -> d
     if not enough or len(np.unique(pair.patch[train])) < FEWEST_PATCHES:
         return {}
     truth = patches.motion
-    # The shuffled control is taught the motions of other patches.
+    # The shuffled control is taught the motions of other patches, and chooses its form by them.
     order = np.arange(len(patches))
     members = np.flatnonzero(patches.is_train)
     order[members] = np.random.default_rng(settings.seed).permutation(members)
@@ -156,7 +156,7 @@ def fit_readers(patches: Patches, pair: Sighting, settings: EvaluateConfig) -> d
     chosen = (model.kind,)
     readers = {
         "model": model,
-        "shuffled": _fit(patches, pair, "model", shuffled, chosen, settings),
+        "shuffled": _fit(patches, pair, "model", shuffled, kinds, settings),
     }
     for control, tried in (("random", kinds), ("blank", chosen)):
         if control in pair.away:
