@@ -1,15 +1,20 @@
 """Stage fetch: one tile → one verified file in a cache shared by all runs, one lock a file.
 
-A file that already lies on this machine is verified where it lies and linked into the cache.
+A file that already lies on this machine is verified where it lies and linked into the cache; one
+that lies elsewhere is brought there (`jaisp.transfer`).
 """
 
 import hashlib
 import logging
 import os
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -20,6 +25,7 @@ from jaisp.archives import Plane, Tile
 from jaisp.archives.table import plane_key, read_tiles, tile_planes, verified_planes
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config import Config
+from jaisp.config.survey import Credentials
 from jaisp.errors import TileError, UserError
 from jaisp.files import (
     clear_problems,
@@ -32,11 +38,19 @@ from jaisp.files import (
 from jaisp.packed import OPENERS, unpacked_length
 from jaisp.progress import track
 from jaisp.sky import footprint, given_wcs
+from jaisp.transfer import Wanted, download, is_address
+from jaisp.transfer.credentials import authorization
 
 log = logging.getLogger(__name__)
 
 # A fixed number of jobs, whatever the number of tiles, so that no checkpoint is needed.
 BATCHES = 4
+# What no FITS file begins with: pages that say sorry.
+PAGES = (b"<", b"{")
+
+_verifying = threading.Lock()  # warnings are filtered for all threads at once
+
+Bring = Callable[[], dict[str, Any]]
 
 
 def batch_of(tile: Tile) -> int:
@@ -46,7 +60,7 @@ def batch_of(tile: Tile) -> int:
 
 
 def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
-    """Verify every plane of a batch's tiles and link it into the cache.
+    """Bring every file of a batch's tiles into the cache, and verify every plane.
 
     Returns what was verified and what was set aside, for the batch's receipt. A bad tile goes to
     the problems; `strict` raises UserError instead.
@@ -56,9 +70,10 @@ def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
     clear_problems(config, stage)
     planes: dict[str, dict] = {}
     failed: list[str] = []
+    brought = _bring(config, tiles)
     for tile in track(tiles, f"fetch {batch}"):
         try:
-            planes |= _fetch_tile(tile)
+            planes |= _fetch_tile(tile, brought)
         except TileError as error:
             if strict:
                 raise UserError(f"{tile.survey} {tile.band} {tile.id}: {error}") from None
@@ -89,16 +104,54 @@ def gather_fetched(config: Config) -> dict:
     return {"planes": len(verified), "tiles": len(tiles), "problems": n_problems}
 
 
-def _fetch_tile(tile: Tile) -> dict[str, dict]:
+def _bring(config: Config, tiles: list[Tile]) -> dict[tuple[str, str], Bring]:
+    """Start to bring what lies elsewhere, several files at a time; by survey and address, what
+    waits for each file's entry, or raises TileError."""
+    wanted = {
+        (tile.survey, plane.path): Wanted(tile.survey, plane.path, plane.bytes, plane.sha256)
+        for tile in tiles
+        for plane in tile_planes(tile).values()
+        if isinstance(plane.path, str) and is_address(plane.path)
+    }
+    headers = {
+        survey: _headers(config, survey) for survey in {each.survey for each in wanted.values()}
+    }
+    pool = ThreadPoolExecutor(config.fetch.concurrent, "fetch")
+    try:
+        return {
+            key: pool.submit(
+                download, file, config.fetch, _verify_structure, headers[file.survey]
+            ).result
+            for key, file in wanted.items()
+        }
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _headers(config: Config, survey: str) -> Mapping[str, str]:
+    archive = config.surveys[survey].archive
+    if not isinstance(archive, Credentials):
+        return {}
+    return authorization(archive, f"surveys.{survey}.archive")
+
+
+def _fetch_tile(tile: Tile, brought: Mapping[tuple[str, str], Bring]) -> dict[str, dict]:
     """Verify a tile's files and planes; returns what the receipt says of each plane."""
-    links = {path: _link(tile, path) for path in {p.path for p in tile_planes(tile).values()}}
-    entries = {}
+    links = {
+        path: brought[tile.survey, str(path)]()
+        if (tile.survey, str(path)) in brought
+        else _link(tile, path)
+        for path in {plane.path for plane in tile_planes(tile).values()}
+    }
+    entries: dict[str, dict] = {}
+    here: dict[str, Any] = {}
     for name, plane in tile_planes(tile).items():
-        entry = dict(links[plane.path])
+        entry = {key: links[plane.path][key] for key in ("file", "bytes", "sha256")}
         if plane.sha256 and plane.sha256 != entry["sha256"]:
             raise TileError(f"{name}: {Path(plane.path).name} differs from its checksum")
         entries[plane_key(tile, name)] = entry
-    circle = _verify_planes(tile)
+        here[name] = replace(plane, path=cache_folder() / entry["file"])
+    circle = _verify_planes(replace(tile, **here))
     if circle is not None:
         entries[plane_key(tile, "science")] |= {"footprint": circle}
     return entries
@@ -124,6 +177,9 @@ def _link(tile: Tile, source: Path | str) -> dict:
 
 def _verify_structure(path: Path) -> None:
     """The file is FITS, whole, and its own checksums, where it carries them, hold."""
+    with path.open("rb") as handle:
+        if handle.read(1) in PAGES:
+            raise TileError(f"{path.name} is a page of text, no FITS file")
     with _opened(path, checksum=True, lazy_load_hdus=False) as hdus:
         for hdu in hdus:
             # Reading a checksum keyword verifies it; the data are mapped, not loaded, otherwise.
@@ -201,7 +257,7 @@ def _image_header(hdus: fits.HDUList, plane: Plane, name: str) -> fits.Header:
 def _opened(path: Path, **options: bool) -> Iterator[fits.HDUList]:
     """Open a FITS file; whatever astropy finds wrong with it becomes a TileError."""
     try:
-        with warnings.catch_warnings():
+        with _verifying, warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             warnings.filterwarnings("error", "File may have been truncated", AstropyUserWarning)
             warnings.filterwarnings("error", ".*[Cc]hecksum verification", AstropyUserWarning)

@@ -4,17 +4,19 @@ import gzip
 
 import numpy as np
 import pytest
+import yaml
 from astropy.io import fits
 from astropy.table import Table
 
 from jaisp.archives.table import read_tiles, verified_planes, write_tiles
 from jaisp.cache import cache_folder, cache_name
-from jaisp.config import load_config
+from jaisp.config import dump_config, load_config, parse_config
 from jaisp.errors import UserError
 from jaisp.fetch import BATCHES, fetch, gather_fetched
 from jaisp.files import sha256, write_receipt
 from jaisp.plan import plan
 from tests.configs import small_config, survey, write_config, write_small_field, write_tile
+from tests.transfer.server import Served, serving
 
 
 @pytest.fixture
@@ -238,3 +240,85 @@ def test_data_folder_may_be_the_archive_itself(tmp_path):
     for data in (tmp_path, folder):
         config = load_config(path, {"data": str(data)})
         assert plan(config)["tiles"] == {"sharp": 1, "wide": 1}
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The small field with its tiles on a server; the config's own folder has none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAISP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SESAME", "open")
+    (tmp_path / "there").mkdir()
+    write_small_field(tmp_path / "there")
+    with serving() as server:
+        content = small_config(fetch={"attempts": 1, "timeout_s": 2})
+        for name in ("sharp", "wide"):
+            tile = (tmp_path / "there" / f"{name}.fits").read_bytes()
+            server.files[f"/dr1/{name}.fits"] = Served(tile)
+            archive = content["surveys"][name]["archive"]
+            archive |= {"root": server.address("/dr1"), "token_env": "SESAME"}
+        yield server, load_config(write_config(tmp_path, content))
+
+
+def test_tiles_elsewhere_are_brought_into_the_cache_once(elsewhere):
+    server, config = elsewhere
+    assert plan(config)["tiles"] == {"sharp": 1, "wide": 1}
+    fetch_all(config)
+    assert gather_fetched(config) == {"planes": 4, "tiles": 2, "problems": 0}
+    for tile in read_tiles(config, fetched=True):
+        served = server.files[f"/dr1/{tile.survey}.fits"]
+        assert tile.science.path.read_bytes() == served.content
+        assert tile.science.sha256 == tile.noise.sha256 == sha256(tile.science.path)
+        assert tile.footprint is not None
+        (asked,) = served.asked
+        assert asked["Authorization"] == "Bearer open"
+    fetch_all(config)
+    assert all(len(file.asked) == 1 for file in server.files.values())
+    assert "open" not in (config.results / "tiles.ecsv").read_text()
+
+
+def test_a_tile_that_is_not_there_is_set_aside_with_its_address(elsewhere):
+    server, config = elsewhere
+    del server.files["/dr1/wide.fits"]
+    plan(config)
+    fetch_all(config)
+    with pytest.raises(UserError, match=r"no good tile of band r .* answers 404 .*/dr1/wide.fits"):
+        gather_fetched(config)
+    (problem,) = problems(config)
+    assert problem["survey"] == "wide"
+
+
+def changed(config, survey, **archive):
+    """The config with another archive of one survey."""
+    content = yaml.safe_load(dump_config(config))
+    content["surveys"][survey]["archive"] |= archive
+    return parse_config(content, config.data / "config.yaml")
+
+
+def test_a_server_that_is_not_there_is_named(elsewhere):
+    config = changed(elsewhere[1], "wide", root="http://127.0.0.1:9/dr1")
+    plan(config)
+    fetch_all(config)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9: .*[Cc]onnect"):
+        gather_fetched(config)
+
+
+def test_a_token_that_is_not_set_stops_before_anything_is_asked(elsewhere, monkeypatch):
+    server, config = elsewhere
+    monkeypatch.delenv("SESAME")
+    plan(config)
+    with pytest.raises(UserError, match=r"surveys\.\w+\.archive\.token_env: the variable SESAME"):
+        fetch_all(config)
+    assert not any(file.asked for file in server.files.values())
+
+
+def test_an_address_may_stand_wherever_a_path_may(elsewhere):
+    server, config = elsewhere
+    image = yaml.safe_load(dump_config(config))["surveys"]["sharp"]["archive"]["images"][0]
+    image["science"]["path"] = server.address("/dr1/sharp.fits?size=full")
+    config = changed(config, "sharp", root=".", images=[image])
+    plan(config)
+    fetch_all(config)
+    assert gather_fetched(config)["problems"] == 0
+    (sharp, _) = read_tiles(config, fetched=True)
+    assert sharp.science.path.name.endswith("-sharp.fits")

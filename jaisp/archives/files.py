@@ -1,6 +1,7 @@
-"""Archive kind `files`: images already at hand, listed one by one in the config."""
+"""Archive kind `files`: images listed one by one in the config, at hand or elsewhere."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 from jaisp.archives.tile import Plane, Tile
 from jaisp.config import Config
@@ -30,11 +31,13 @@ def find_tiles(config: Config, survey: str) -> list[Tile]:
     ]
 
 
-def archive_root(config: Config, archive: FilesArchive) -> Path:
-    """The folder that an archive's paths start from.
+def archive_root(config: Config, archive: FilesArchive) -> Path | str:
+    """The folder, or the address, that an archive's paths start from.
 
     `data` may name the folder that holds `root`, or that folder itself.
     """
+    if isinstance(archive.root, str):
+        return archive.root
     root = config.data / archive.root
     if not root.exists() and config.data.name == archive.root.name:
         return config.data
@@ -42,7 +45,7 @@ def archive_root(config: Config, archive: FilesArchive) -> Path:
 
 
 def local_files(config: Config) -> list[Path]:
-    """Every file that the config's `files` archives name, whether it is there or not."""
+    """Every file on this machine that the config's `files` archives name, there or not."""
     found = set()
     for survey in config.surveys.values():
         if isinstance(survey.archive, FilesArchive):
@@ -50,11 +53,19 @@ def local_files(config: Config) -> list[Path]:
             for image in survey.archive.images:
                 sources = (image.science, image.noise, image.mask, image.psf)
                 paths = (source.path for source in sources if isinstance(source, PlaneSource))
-                found |= {root / path for path in paths if path is not None}
+                located = (locate(root, path) for path in paths if path is not None)
+                found |= {path for path in located if isinstance(path, Path)}
     return sorted(found)
 
 
-def _tile(survey: str, image: Image, root: Path, key: str) -> Tile:
+def locate(root: Path | str, path: Path | str) -> Path | str:
+    """A path or an address, from the archive's root."""
+    if isinstance(path, str) or isinstance(root, Path):
+        return path if isinstance(path, str) else root / path
+    return f"{root.rstrip('/')}/{quote(path.as_posix())}"
+
+
+def _tile(survey: str, image: Image, root: Path | str, key: str) -> Tile:
     science = _plane(image.science, image, root, f"{key}.science")
     noise = image.noise if isinstance(image.noise, PlaneSource) else None
     psf = image.psf
@@ -80,11 +91,14 @@ def _tile_id(image: Image) -> str:
     """`path[hdu]`, with the plane of a cube where one is meant: the same on every machine."""
     source = image.science
     plane = "" if source.slice is None else f",{source.slice}"
-    return f"{source.path.as_posix()}[{source.hdu}{plane}]"
+    path = source.path if isinstance(source.path, str) else source.path.as_posix()
+    return f"{path}[{source.hdu}{plane}]"
 
 
-def _plane(source: PlaneSource, image: Image, root: Path, key: str) -> Plane:
-    path = root / (source.path or image.science.path)
+def _plane(source: PlaneSource, image: Image, root: Path | str, key: str) -> Plane:
+    path = locate(root, source.path or image.science.path)
+    if isinstance(path, str):
+        return Plane(path, source.hdu, source.slice)
     if not path.is_file():
         raise UserError(
             f"{key}.path: no such file: {path}; mend the path, or name the data folder with "

@@ -12,6 +12,7 @@ from jaisp.cache import cache_folder
 from jaisp.config import Config
 from jaisp.errors import UserError
 from jaisp.files import atomic_write, read_json
+from jaisp.transfer.address import is_address
 
 PLANES = ("science", "noise", "mask", "psf")
 COLUMNS = ("survey", "band", "tile", "plane", "path", "hdu", "slice", "bytes", "sha256", "options")
@@ -111,8 +112,9 @@ def _tile(key: tuple[str, str, str], by_plane: dict[str, dict]) -> Tile:
 def _plane(entry: dict) -> Plane:
     hdu = str(entry["hdu"])
     number = int(entry["slice"])
+    path = str(entry["path"])
     return Plane(
-        Path(str(entry["path"])),
+        path if is_address(path) else Path(path),
         int(hdu) if hdu.isdigit() else hdu,
         None if number < 0 else number,
         int(entry["bytes"]),

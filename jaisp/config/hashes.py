@@ -24,11 +24,14 @@ SECTIONS = {
     "report": (),
 }
 
+# Of a survey's own section: what leaves its pixels as they are.
+LEFT_OUT = ("path", "root", "moc", "token_env", "token_file", "login_env")
+
 # The code whose change makes a stage's earlier results stale.
 MODULES = {
     "simulate": ("simulate",),
     "plan": ("plan.py", "archives", "sky.py"),
-    "fetch": ("fetch.py", "packed.py", "sky.py"),
+    "fetch": ("fetch.py", "packed.py", "sky.py", "transfer"),
     "warp": (
         "warp",
         "packed.py",
@@ -125,9 +128,9 @@ def _plain(value: Any) -> Any:
 
 
 def _without_paths(content: Any) -> Any:
-    # Which files are read shows in their checksums, wherever they lie.
+    # Which files are read shows in their checksums, wherever they lie and whoever asks for them.
     if isinstance(content, dict):
-        kept = {k: v for k, v in content.items() if k not in ("path", "root", "moc")}
+        kept = {k: v for k, v in content.items() if k not in LEFT_OUT}
         return {k: _without_paths(v) for k, v in kept.items()}
     return [_without_paths(v) for v in content] if isinstance(content, list) else content
 

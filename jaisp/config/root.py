@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from jaisp.config.evaluate import EvaluateConfig
+from jaisp.config.fetch import FetchConfig
 from jaisp.config.geometry import CellOrder, Moc, PatchConfig, Region, SplitConfig
 from jaisp.config.inject import InjectConfig
 from jaisp.config.model import ModelConfig
@@ -53,6 +54,7 @@ class Config(Section):
     split: SplitConfig = SplitConfig()
     surveys: dict[Name, Survey] = Field(min_length=2, description="Two or more, by name.")
     simulate: SimulateConfig = SimulateConfig()
+    fetch: FetchConfig = FetchConfig()
     warp: WarpConfig = WarpConfig()
     store: StoreConfig = StoreConfig()
     model: ModelConfig = ModelConfig()

@@ -12,11 +12,17 @@ Hdu = Annotated[int, Field(ge=0)] | str
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$", max_length=64)]
 
 
+# What stands elsewhere; anything else is a path on this machine.
+Address = Annotated[str, Field(pattern=r"^https?://[^/\s]", max_length=4096)]
+
+
 class PlaneSource(Section):
     """Where the pixels of one plane stand."""
 
-    path: Path | None = Field(
-        None, description="FITS file, from the archive's root; default: the science file."
+    path: Address | Path | None = Field(
+        None,
+        description="FITS file, from the archive's root, or its address (http, https); default: "
+        "the science file.",
     )
     hdu: Hdu = Field(0, description="HDU number or EXTNAME.")
     slice: int | None = Field(None, ge=0, description="Plane of a cube, counted from 0.")
@@ -25,7 +31,9 @@ class PlaneSource(Section):
 class ScienceSource(PlaneSource):
     """The science plane; its path is required."""
 
-    path: Path = Field(description="FITS file, from the archive's root.")
+    path: Address | Path = Field(
+        description="FITS file, from the archive's root, or its address (http, https)."
+    )
 
 
 class NoisePlane(PlaneSource):
@@ -87,11 +95,29 @@ class Image(Section):
     wcs: WcsGiven | Literal["header"] = Field("header", description="The header's, or given.")
 
 
-class FilesArchive(Section):
-    """Images already at hand."""
+class Credentials(Section):
+    """Who we are, for the archive's own host. Secrets stand in variables or files, never here."""
+
+    token_env: str | None = Field(None, description="Variable that holds a bearer token.")
+    token_file: Path | None = Field(None, description="File that holds a bearer token.")
+    login_env: str | None = Field(
+        None, description="Variable that holds USER:PASSWORD, for HTTP Basic."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Credentials":
+        if sum(way is not None for way in (self.token_env, self.token_file, self.login_env)) > 1:
+            raise ValueError("one of token_env, token_file and login_env is enough")
+        return self
+
+
+class FilesArchive(Credentials):
+    """Images named one by one: files at hand, or addresses of such elsewhere."""
 
     kind: Literal["files"]
-    root: Path = Field(Path(), description="Folder of the images, from `data`.")
+    root: Address | Path = Field(
+        Path(), description="Folder of the images, from `data`, or its address (http, https)."
+    )
     images: list[Image] = Field(min_length=1, description="Every image, one band each.")
 
 

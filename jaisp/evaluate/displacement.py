@@ -54,9 +54,8 @@ def fit_displacement(
     without, the linear form only knows what tokens differ by. strengths: of an earlier fit's ridge
     regression, instead of choosing them; returned with what predicts.
     """
-    if kind == ONE_TOKEN:
-        describe = _one_token
-    else:
+    describe: Predict = _one_token
+    if kind != ONE_TOKEN:
         describe = _linear(away, here, constant) if kind == LINEAR else _products(away, here)
     x, y = describe(away, here), moved
     if not constant:

@@ -1,0 +1,23 @@
+"""Config section `fetch`."""
+
+from pydantic import Field
+
+from jaisp.config.section import Section
+
+
+class FetchConfig(Section):
+    """How files are got from elsewhere."""
+
+    concurrent: int = Field(8, ge=1, description="Files that a job gets at a time.")
+    per_host: int = Field(
+        4, ge=1, description="Files that all jobs of this machine get from one host at a time."
+    )
+    attempts: int = Field(
+        6, ge=1, description="Tries in a row that bring nothing before a file is given up."
+    )
+    timeout_s: float = Field(60.0, gt=0.0, description="Seconds without a byte that end a try.")
+    most_bytes: int = Field(20_000_000_000, gt=0, description="A file longer than this is refused.")
+    private_hosts: list[str] = Field(
+        [],
+        description="Names of hosts in private networks to which services and redirects may lead.",
+    )

@@ -1,0 +1,73 @@
+"""Which addresses may be asked: those of the config, and where these may lead."""
+
+import ipaddress
+import socket
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from jaisp.errors import TileError
+
+SCHEMES = ("http", "https")
+LONGEST = 4096  # characters
+
+
+def is_address(text: object) -> bool:
+    """Whether it is an address rather than a path on this machine."""
+    return isinstance(text, str) and text.partition("://")[0].lower() in SCHEMES and "://" in text
+
+
+def host_of(address: str) -> str:
+    """The host's name, and its port where one is given."""
+    return urlsplit(address).netloc.rpartition("@")[2]
+
+
+def check_address(address: str, private_hosts: Collection[str] = ()) -> None:
+    """Refuse an address that came from a service and leads where none should.
+
+    private_hosts: names of hosts that may lie in a private network. Raises TileError for another
+    scheme than http and https, for an address without a host, with a user's name, too long or with
+    signs that none has, and for hosts that are not public ones.
+    """
+    if len(address) > LONGEST:
+        raise TileError(f"{address[:60]}…: an address of {len(address)} characters; refused")
+    if not address.isprintable() or " " in address:
+        raise TileError(f"{address!r:.80}: no address; refused")
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise TileError(f"{address:.80}: no address ({error}); refused") from None
+    if parts.scheme not in SCHEMES:
+        raise TileError(f"{address:.80}: only {' and '.join(SCHEMES)} are read from; refused")
+    if not host or parts.username is not None or parts.password is not None:
+        raise TileError(f"{address:.80}: an address has a host, and no user in it; refused")
+    if host in private_hosts:
+        return
+    if any(not ipaddress.ip_address(number).is_global for number in _numbers(host, port)):
+        raise TileError(
+            f"{host}: in a private network; refused. If it is meant, add it to fetch.private_hosts"
+        )
+
+
+def check_redirect(origin: str, target: str, private_hosts: Collection[str] = ()) -> None:
+    """Refuse to be sent to another scheme, or to where `check_address` does not let go.
+
+    The origin's own host is as good as it was.
+    """
+    before, after = urlsplit(origin), urlsplit(target)
+    if after.scheme != before.scheme:
+        raise TileError(
+            f"{host_of(origin)} sends to {after.scheme or 'no'}://{host_of(target):.60}, another "
+            f"scheme than {before.scheme}; refused. If it is right, name that address in the config"
+        )
+    check_address(target, {*private_hosts, *([before.hostname] if before.hostname else [])})
+
+
+def _numbers(host: str, port: int | None) -> set[str]:
+    """The numbers that a host's name stands for; none where nobody knows it."""
+    try:
+        found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    # An IPv6 number may carry a zone after %.
+    return {str(entry[4][0]).partition("%")[0] for entry in found}

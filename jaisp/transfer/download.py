@@ -1,0 +1,166 @@
+"""From an address to a whole, verified file in the cache, once, whatever fails on the way."""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pycurl
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
+
+from jaisp.cache import cache_folder, cache_name
+from jaisp.config.fetch import FetchConfig
+from jaisp.errors import TileError
+from jaisp.files import locked, read_json, sha256, write_json
+from jaisp.transfer.address import host_of
+from jaisp.transfer.http import Limits, TryAgain, receive
+from jaisp.transfer.part import Part
+from jaisp.transfer.slots import slot
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 300.0
+FIRST_WAIT_S = 0.5
+
+_handles = threading.local()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file elsewhere. bytes, sha256: what the archive says of it, 0 and "" where it doesn't.
+
+    survey: whose folder of the cache it goes to.
+    """
+
+    survey: str
+    address: str
+    bytes: int = 0
+    sha256: str = ""
+
+
+def download(
+    wanted: Wanted,
+    settings: FetchConfig,
+    verify: Callable[[Path], None],
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Bring a file into the cache, unless it is there; returns its name below the cache, bytes and
+    checksum, and whether it was fetched just now.
+
+    A file is got to a `.part` beside the cache's files, verified there (length, checksum, and
+    whatever `verify` raises TileError for) and renamed; a part is gone on with in any later try or
+    run. Raises TileError when it can't be had.
+    """
+    key = hashlib.sha256(f"{wanted.address} {wanted.sha256}".encode()).hexdigest()[:32]
+    folder = cache_folder() / wanted.survey / "downloads"
+    with locked(folder / f".{key}.lock"):
+        known = _cached(folder / f"{key}.json", wanted)
+        if known is not None:
+            return known | {"fetched": False}
+        part = Part(folder / key)
+        with slot(cache_folder() / ".slots", host_of(wanted.address), settings.per_host):
+            digest = _get(wanted, part, settings, verify, headers)
+        entry = _keep(wanted, part, digest)
+        write_json(folder / f"{key}.json", entry)
+    return entry | {"fetched": True}
+
+
+def _cached(index: Path, wanted: Wanted) -> dict[str, Any] | None:
+    """What the cache has of it, if its bytes are those that were verified."""
+    try:
+        entry = read_json(index)
+    except (OSError, ValueError):
+        return None
+    path = cache_folder() / entry["file"]
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return None
+    if wanted.bytes and entry["bytes"] != wanted.bytes:
+        return None
+    return entry if sha256(path) == entry["sha256"] else None
+
+
+def _get(
+    wanted: Wanted,
+    part: Part,
+    settings: FetchConfig,
+    verify: Callable[[Path], None],
+    headers: Mapping[str, str] | None,
+) -> str:
+    """Try until it is there, or until too many tries in a row have brought nothing; returns its
+    checksum."""
+    limits = Limits(
+        most_bytes=settings.most_bytes,
+        timeout_s=settings.timeout_s,
+        expected_bytes=wanted.bytes or None,
+        private_hosts=settings.private_hosts,
+    )
+    fruitless, digest = 0, ""
+
+    def too_many(_: RetryCallState) -> bool:
+        return fruitless >= settings.attempts
+
+    for attempt in Retrying(
+        retry=retry_if_exception_type(TryAgain), stop=too_many, wait=_wait, reraise=True
+    ):
+        with attempt:
+            before = part.size
+            try:
+                receive(_handle(), wanted.address, part, limits, headers)
+                digest = _check(wanted, part, verify)
+            except TryAgain as error:
+                fruitless = 1 if part.size > before else fruitless + 1
+                log.info("%s: %s; tried %d times", wanted.address, error, fruitless)
+                raise
+    return digest
+
+
+def _wait(state: RetryCallState) -> float:
+    """As long as the server asks, else longer and longer with jitter."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    after = error.after if isinstance(error, TryAgain) else None
+    if after is not None:
+        return min(after, LONGEST_WAIT_S)
+    return wait_random_exponential(multiplier=FIRST_WAIT_S, max=60)(state)
+
+
+def _check(wanted: Wanted, part: Part, verify: Callable[[Path], None]) -> str:
+    """The checksum of a part that is whole; another one is forgotten, and tried for anew."""
+    try:
+        if wanted.bytes and part.size != wanted.bytes:
+            raise TileError(f"{part.size} bytes long, not {wanted.bytes} as the archive said")
+        digest = sha256(part.path)
+        if wanted.sha256 and digest != wanted.sha256:
+            raise TileError("differs from the archive's checksum")
+        verify(part.path)
+    except TileError as error:
+        part.discard()
+        reason = str(error).replace(part.path.name, file_name(wanted.address))
+        raise TryAgain(reason) from None
+    return digest
+
+
+def _keep(wanted: Wanted, part: Part, digest: str) -> dict[str, Any]:
+    """Sync the whole part, and rename it to where its checksum puts it."""
+    part.sync()
+    size = part.size
+    name = cache_name(wanted.survey, digest, file_name(wanted.address))
+    final = cache_folder() / name
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part.finish(final)
+    return {"file": name, "bytes": size, "sha256": digest}
+
+
+def file_name(address: str) -> str:
+    """The last part of an address's path."""
+    return address.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def _handle() -> pycurl.Curl:
+    """This thread's own, which keeps its connections."""
+    if not hasattr(_handles, "curl"):
+        _handles.curl = pycurl.Curl()
+    return _handles.curl

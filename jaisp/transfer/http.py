@@ -1,0 +1,252 @@
+"""One try to get a file, or the rest of it, over HTTP."""
+
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import IO
+from urllib.parse import urljoin
+
+import pycurl
+
+from jaisp import __version__
+from jaisp.errors import TileError
+from jaisp.transfer.address import check_redirect, host_of
+from jaisp.transfer.part import Origin, Part
+
+BUFFER = 512 << 10  # bytes
+CONNECT_S = 30
+MOST_REDIRECTS = 5
+SPARE = 64 << 20  # bytes that stay free on the disk
+# What a server answers when it may think otherwise later. IRSA answers 400 at random.
+PASSING = {400, 408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 507, 520, 522, 524}
+LACKING = {401: "needs a credential", 403: "doesn't let us", 404: "is not there", 410: "is gone"}
+REDIRECTS = {301, 302, 303, 307, 308}
+# libcurl's failures that no other try mends: certificates, and addresses that are none.
+HOPELESS = {
+    pycurl.E_PEER_FAILED_VERIFICATION,
+    pycurl.E_URL_MALFORMAT,
+    pycurl.E_UNSUPPORTED_PROTOCOL,
+}
+
+
+class TryAgain(TileError):
+    """It failed, and may not the next time. after: seconds that the server asks to wait."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may be at most, and how long a server may send nothing, s.
+
+    expected_bytes: its length, where the archive told it. private_hosts: see `check_address`.
+    """
+
+    most_bytes: int
+    timeout_s: float
+    expected_bytes: int | None = None
+    private_hosts: Collection[str] = ()
+
+
+@dataclass
+class Answer:
+    """The head of a server's answer. headers: names in lower case, the last of each."""
+
+    status: int = 0
+    reason: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def take(self, line: bytes) -> None:
+        """One line of the head; a status line begins a new one."""
+        text = line.decode("latin-1").strip()
+        if text.startswith("HTTP/"):
+            _, status, *reason = text.split(" ", 2)
+            self.status, self.reason, self.headers = int(status), "".join(reason), {}
+        elif ":" in text:
+            name, _, value = text.partition(":")
+            self.headers[name.strip().lower()] = value.strip()
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that are to come; None where they aren't told, or are packed."""
+        told = self.headers.get("content-length", "")
+        return int(told) if told.isdigit() and not self.is_packed else None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its bytes are not the file's."""
+        return self.headers.get("content-encoding", "identity").lower() != "identity"
+
+
+def receive(
+    handle: pycurl.Curl,
+    address: str,
+    part: Part,
+    limits: Limits,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Get the file at `address` into `part`, going on with what has come before where the server
+    has the same file still.
+
+    handle: keeps its connections from one file to the next. headers: credentials, for the address's
+    own host alone. Raises TileError when it is refused for good, and TryAgain when it is worth
+    another try.
+    """
+    origin = part.origin(address)
+    asked = dict(headers or {})
+    if origin is not None:
+        asked |= {"Range": f"bytes={part.size}-", "If-Range": str(origin.validator)}
+    here = address
+    for _ in range(MOST_REDIRECTS + 1):
+        answer = _ask(handle, here, address, part, origin, limits, asked)
+        if answer.status not in REDIRECTS:
+            return
+        target = urljoin(here, answer.headers.get("location", ""))
+        check_redirect(here, target, limits.private_hosts)
+        if host_of(target) != host_of(here):
+            asked = {name: value for name, value in asked.items() if name != "Authorization"}
+        here = target
+    raise TileError(f"{host_of(address)} sends on and on; refused")
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After, given as a number or a date; None where there is none."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _ask(
+    handle: pycurl.Curl,
+    here: str,
+    address: str,
+    part: Part,
+    origin: Origin | None,
+    limits: Limits,
+    headers: Mapping[str, str],
+) -> Answer:
+    """One request; its answer's body goes to the part, once its head is found good."""
+    answer = Answer()
+    problem: list[Exception] = []
+    file: list[IO[bytes]] = []
+
+    def write(chunk: bytes) -> int:
+        """Less than was given stops the transfer: libcurl knows no exceptions."""
+        try:
+            if answer.status not in (200, 206):
+                return len(chunk)  # what a failure or a redirect says
+            if not file:
+                _begin(answer, address, part, origin, limits)
+                file.append(part.path.open("ab", buffering=0))
+            file[0].write(chunk)
+            if file[0].tell() > limits.most_bytes:
+                raise TileError("longer than fetch.most_bytes; refused")
+        except (TileError, OSError) as error:
+            problem.append(error)
+            return -1
+        return len(chunk)
+
+    handle.reset()
+    handle.setopt(pycurl.URL, here)
+    handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    handle.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
+    handle.setopt(pycurl.USERAGENT, f"jaisp/{__version__}")
+    # The file as it is; what is packed in spite of that is unpacked.
+    handle.setopt(pycurl.ACCEPT_ENCODING, "identity")
+    handle.setopt(pycurl.HEADERFUNCTION, answer.take)
+    handle.setopt(pycurl.WRITEFUNCTION, write)
+    handle.setopt(pycurl.BUFFERSIZE, BUFFER)
+    handle.setopt(pycurl.CONNECTTIMEOUT, CONNECT_S)
+    handle.setopt(pycurl.LOW_SPEED_LIMIT, 1)
+    handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(limits.timeout_s)))
+    handle.setopt(pycurl.NOSIGNAL, 1)
+    try:
+        handle.perform()
+    except pycurl.error as error:
+        _raise(error, problem, address)
+    finally:
+        for each in file:
+            each.close()
+    _check_status(answer, address, part)
+    if answer.status in (200, 206) and not file:
+        _begin(answer, address, part, origin, limits)  # an empty body
+    return answer
+
+
+def _raise(error: pycurl.error, problem: list[Exception], address: str) -> None:
+    """Say what stopped a transfer."""
+    code, message = error.args
+    for own in problem:
+        if isinstance(own, OSError):
+            raise TileError(f"{own.filename or 'the cache'}: {own.strerror or own}") from None
+        raise own from None
+    reason = f"{host_of(address)}: {' '.join(str(message).split()) or f'libcurl says {code}'}"
+    raise (TileError if code in HOPELESS else TryAgain)(reason) from None
+
+
+def _check_status(answer: Answer, address: str, part: Part) -> None:
+    if answer.status in (200, 206) or answer.status in REDIRECTS:
+        return
+    if answer.status == 416:
+        part.discard()
+        raise TryAgain(f"{host_of(address)} has no such range; begun anew")
+    said = f"{host_of(address)} answers {answer.status} {answer.reason}".strip()
+    if answer.status in PASSING:
+        raise TryAgain(said, retry_after(answer.headers.get("retry-after")))
+    raise TileError(f"{said}: {address:.200} {LACKING.get(answer.status, '')}".strip())
+
+
+def _begin(answer: Answer, address: str, part: Part, origin: Origin | None, limits: Limits) -> None:
+    """Make the part ready for what is to come, or raise."""
+    if answer.status == 206:
+        _check_range(answer, address, part, origin)
+    else:
+        part.begin(_origin_of(answer, address))
+    if answer.length is None:
+        return
+    total = part.size + answer.length
+    if limits.expected_bytes is not None and total != limits.expected_bytes:
+        part.discard()
+        raise TryAgain(f"{total} bytes long, not {limits.expected_bytes} as the archive said")
+    if total > limits.most_bytes:
+        part.discard()
+        raise TileError(f"{total} bytes long, more than fetch.most_bytes; refused")
+    free = shutil.disk_usage(part.path.parent).free
+    if answer.length + SPARE > free:
+        raise TileError(
+            f"{part.path.parent}: {free / 1e9:.1f} GB are left for {total / 1e9:.1f} GB; make room "
+            "on this disk, or name another folder with JAISP_CACHE"
+        )
+
+
+def _origin_of(answer: Answer, address: str) -> Origin:
+    tag, modified = answer.headers.get("etag"), answer.headers.get("last-modified")
+    validator = tag if tag and not tag.startswith("W/") else modified
+    # A packed answer's bytes are not the file's: it can't be gone on with.
+    return Origin(address, None if answer.is_packed else validator, answer.length)
+
+
+def _check_range(answer: Answer, address: str, part: Part, origin: Origin | None) -> None:
+    """The rest must be of the same file, and begin where the part ends."""
+    if origin is None:
+        raise TryAgain(f"{host_of(address)} sends a part that nobody asked for")
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
+    tag, validator = answer.headers.get("etag"), origin.validator or ""
+    is_other = tag is not None and validator.startswith('"') and tag != validator
+    begins = found is not None and int(found[1]) == part.size
+    told = None if found is None or found[2] == "*" else int(found[2])
+    if is_other or not begins or (told is not None and origin.length not in (None, told)):
+        part.discard()
+        raise TryAgain(f"{host_of(address)}: the file has changed on the way; begun anew")
