@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from jaisp.archives import files, simulated
+from jaisp.archives import files, sia2, simulated
 from jaisp.archives.tile import Plane, Tile
 from jaisp.config import Config
 
 # kind -> function that lists a survey's tiles
 KINDS: dict[str, Callable[[Config, str], list[Tile]]] = {
     "files": files.find_tiles,
+    "sia2": sia2.find_tiles,
     "simulated": simulated.find_tiles,
 }
 

@@ -1,6 +1,6 @@
 """What the pipeline knows about one image: a tile and its planes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -37,5 +37,7 @@ class Tile:
     psf_moffat_beta: float | None
     subtract_sky: bool
     wcs: str | dict  # "header" or {ra, dec, pixel_arcsec, rotation_deg} of the image's centre
+    # What the archive says of where it comes from: release, identifier.
+    origin: dict[str, str] = field(default_factory=dict)
     # A circle that holds the image: centre (degrees) and radius (arcsec); fetch tells, or nobody.
     footprint: tuple[float, float, float] | None = None

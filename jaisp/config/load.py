@@ -124,4 +124,4 @@ def _readable(location: tuple) -> list:
     return parts
 
 
-KINDS = {"files", "simulated", "rms", "variance", "inverse_variance", "estimate"}
+KINDS = {"files", "sia2", "simulated", "rms", "variance", "inverse_variance", "estimate"}

@@ -1,9 +1,10 @@
 """Config sections of a survey: its bands, its pixel, and the archive that holds its tiles."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jaisp.config.section import Section
 
@@ -121,6 +122,86 @@ class FilesArchive(Credentials):
     images: list[Image] = Field(min_length=1, description="Every image, one band each.")
 
 
+class ServedPlane(Section):
+    """Which of a service's images hold a plane; and where in them it stands."""
+
+    subtype: str | None = Field(
+        None, description="Their `dataproduct_subtype`, where the service tells it."
+    )
+    name: str | None = Field(
+        None, description="A regular expression that their file's name is searched for."
+    )
+    hdu: Hdu = Field(0, description="HDU number or EXTNAME.")
+
+    @field_validator("name")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        return None if value is None else regular_expression(value)
+
+
+class ServedNoise(ServedPlane):
+    """A noise plane: of images of its own, or, with neither subtype nor name, in the science's."""
+
+    kind: Literal["rms", "variance", "inverse_variance"] = Field(
+        description="1σ, σ² or 1/σ², in the units of the science plane."
+    )
+
+
+class ServedMask(ServedPlane):
+    """A mask plane, likewise: bad where non-zero, or where one of `bad_bits` is set."""
+
+    bad_bits: int | None = Field(None, gt=0, description="Bits that mean bad, e.g. 0x0F.")
+
+
+class Sia2Archive(Credentials):
+    """A service of images: IVOA's Simple Image Access, version 2."""
+
+    kind: Literal["sia2"]
+    url: Address = Field(description="Address of the service's queries.")
+    collection: str | None = Field(None, description="The service's name of the data release.")
+    band_names: dict[Name, str] = Field(
+        {}, description="The service's names of our bands; default: the same."
+    )
+    band: str | None = Field(
+        None,
+        description="A regular expression whose one group is the band in a file's name, for "
+        "services that have no `energy_bandpassname`.",
+    )
+    tile: str | None = Field(
+        None,
+        description="A regular expression whose one group is the tile in a file's name; default: "
+        "the service's `obs_id`.",
+    )
+    science: ServedPlane = ServedPlane()
+    noise: Annotated[ServedNoise | NoiseEstimate, Field(discriminator="kind")] = Field(
+        NoiseEstimate(kind="estimate"), description="The noise plane, or `{kind: estimate}`."
+    )
+    mask: ServedMask | None = Field(None, description="The mask plane, if there is one.")
+    zeropoint: float | str | None = Field(
+        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
+    )
+    psf: PsfShape | Literal["estimate"] = Field(
+        "estimate", description="Its width, or measured from stars."
+    )
+    subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
+
+    @field_validator("band", "tile")
+    @classmethod
+    def _one_group(cls, value: str | None) -> str | None:
+        if value is not None and re.compile(regular_expression(value)).groups != 1:
+            raise ValueError("a regular expression of one group, e.g. TILE([0-9]+)")
+        return value
+
+
+def regular_expression(value: str) -> str:
+    """The expression, if it is one."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"no regular expression ({error})") from None
+    return value
+
+
 class SimulatedArchive(Section):
     """Tiles made by `jaisp simulate`."""
 
@@ -134,7 +215,7 @@ class Survey(Section):
 
     bands: list[Name] = Field(min_length=1, description="Bands to use.")
     pixel_arcsec: float = Field(gt=0.0, description="Native pixel size, arcsec.")
-    archive: Annotated[FilesArchive | SimulatedArchive, Field(discriminator="kind")]
+    archive: Annotated[FilesArchive | Sia2Archive | SimulatedArchive, Field(discriminator="kind")]
 
     @model_validator(mode="after")
     def _bands_once(self) -> "Survey":

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,27 @@ def download(
         entry = _keep(wanted, part, digest)
         write_json(folder / f"{key}.json", entry)
     return entry | {"fetched": True}
+
+
+def ask(
+    address: str,
+    folder: Path,
+    settings: FetchConfig,
+    headers: Mapping[str, str] | None = None,
+    verify: Callable[[Path], None] = lambda path: None,
+) -> bytes:
+    """What a service answers to a question, tried for as often as a file; none of it is kept.
+
+    folder: where it is received. Raises TileError when it can't be had.
+    """
+    key = hashlib.sha256(address.encode()).hexdigest()[:32]
+    part = Part(folder / f".{os.getpid()}.{threading.get_ident()}.{key}")
+    try:
+        with slot(cache_folder() / ".slots", host_of(address), settings.per_host):
+            _get(Wanted("", address), part, settings, verify, headers)
+        return part.path.read_bytes()
+    finally:
+        part.discard()
 
 
 def _cached(index: Path, wanted: Wanted) -> dict[str, Any] | None:

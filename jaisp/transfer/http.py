@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import IO
 from urllib.parse import urljoin
 
+import certifi
 import pycurl
 
 from jaisp import __version__
@@ -161,6 +162,7 @@ def _ask(
     handle.reset()
     handle.setopt(pycurl.URL, here)
     handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    handle.setopt(pycurl.CAINFO, certifi.where())
     handle.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
     handle.setopt(pycurl.USERAGENT, f"jaisp/{__version__}")
     # The file as it is; what is packed in spite of that is unpacked.
