@@ -104,7 +104,7 @@ class TrainConfig(Section):
         0.02, gt=0.0, le=1.0, description="Weight of an empty token; one full of signal has 1."
     )
     wing_weight: float = Field(
-        1.0,
+        0.1,
         gt=0.0,
         le=1.0,
         description="What tokens of a source beside its brightest count, of their weight.",
