@@ -227,7 +227,8 @@ def test_no_name_leaves_the_cache(name):
     assert "\0" not in stored
 
 
-def test_data_folder_may_be_the_archive_itself(tmp_path):
+def test_data_folder_may_be_the_archive_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "kids"
     folder.mkdir()
     write_tile(folder / "sharp.fits", 0.1)
