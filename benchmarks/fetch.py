@@ -1,0 +1,115 @@
+"""Fetching from a server on this machine, against curl.
+
+    python benchmarks/fetch.py [--large-mb 1000] [--small 500] [--rounds 3]
+        [--out docs/benchmarks/fetch.json]
+
+nginx serves one large FITS file, and many of 2 MB. `curl` and `curl --parallel` only write them;
+we receive them to the cache, take their checksums, verify them as FITS with their own checksums,
+sync and rename them: whole, and the transfer alone. In turns, and the best of each counts.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from machine import machine
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from jaisp.config.fetch import FetchConfig
+from jaisp.fetch import _verify_structure
+from jaisp.transfer import Wanted, download
+from tests.services.nginx import nginx
+
+SMALL_MB = 2
+CONCURRENT = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--large-mb", type=int, default=1000)
+    parser.add_argument("--small", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root = folder / "root"
+        root.mkdir()
+        write_tile(root / "large.fits", options.large_mb)
+        write_tile(root / "0.fits", SMALL_MB)
+        for number in range(1, options.small):
+            shutil.copy(root / "0.fits", root / f"{number}.fits")
+        os.environ["JAISP_CACHE"] = str(folder / "cache")
+        with nginx(root, folder / "nginx") as address:
+            found = {
+                "machine": machine(),
+                "one large file": compare(address, ["large.fits"], folder, options.rounds),
+                f"{options.small} files of {SMALL_MB} MB": compare(
+                    address, [f"{n}.fits" for n in range(options.small)], folder, options.rounds
+                ),
+            }
+    text = json.dumps(found, indent=1)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+def write_tile(path: Path, megabytes: int) -> None:
+    rows = max(1, megabytes * 250_000 // 1000)
+    pixels = np.random.default_rng(1).normal(size=(rows, 1000)).astype(np.float32)
+    fits.PrimaryHDU(pixels).writeto(path, checksum=True)
+
+
+def compare(address: str, names: list[str], folder: Path, rounds: int) -> dict[str, float]:
+    """MB a second of everyone, and ours over curl's."""
+    megabytes = sum((folder / "root" / name).stat().st_size for name in names) / 1e6
+    addresses = [f"{address}/{name}" for name in names]
+    ways: dict[str, Callable[[], None]] = {
+        "curl": lambda: with_curl(addresses, folder / "curl"),
+        "ours, whole": lambda: ours(addresses, folder / "cache", _verify_structure),
+        "ours, not opened": lambda: ours(addresses, folder / "cache", lambda path: None),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            for used in ("curl", "cache"):
+                shutil.rmtree(folder / used, ignore_errors=True)
+            os.sync()
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    rates = {f"{name}, MB/s": megabytes / min(own) for name, own in seconds.items()}
+    over = {
+        f"{name}, over curl": min(seconds["curl"]) / min(own)
+        for name, own in seconds.items()
+        if name != "curl"
+    }
+    return {name: round(value, 3) for name, value in (rates | over).items()}
+
+
+def with_curl(addresses: list[str], folder: Path) -> None:
+    folder.mkdir()
+    command = ["curl", "-sS", "--parallel", "--parallel-max", str(CONCURRENT)]
+    for number, address in enumerate(addresses):
+        command += ["-o", str(folder / str(number)), address]
+    subprocess.run(command, check=True)
+
+
+def ours(addresses: list[str], folder: Path, verify: Callable[[Path], None]) -> None:
+    settings = FetchConfig(per_host=CONCURRENT)
+    with ThreadPoolExecutor(CONCURRENT) as pool:
+        list(pool.map(lambda a: download(Wanted("rubin", a), settings, verify), addresses))
+
+
+if __name__ == "__main__":
+    main()
