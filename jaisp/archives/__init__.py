@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from jaisp.archives import files, sia2, simulated
+from jaisp.archives import files, sia2, simulated, template
 from jaisp.archives.tile import Plane, Tile
 from jaisp.config import Config
 
@@ -11,6 +11,7 @@ KINDS: dict[str, Callable[[Config, str], list[Tile]]] = {
     "files": files.find_tiles,
     "sia2": sia2.find_tiles,
     "simulated": simulated.find_tiles,
+    "template": template.find_tiles,
 }
 
 

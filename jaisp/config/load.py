@@ -113,6 +113,7 @@ def first_problem(error: ValidationError) -> str:
 def _readable(location: tuple) -> list:
     """Drop the names of union members, which pydantic puts into the path to a value."""
     types = {"float", "int", "str", "Region", "Moc", "PsfStamp", "PsfShape", "WcsGiven"}
+    types |= {"Corners", "Centre"}
     prefixes = ("list[", "function-", "constrained-", "literal[")
     parts: list = []
     for part in location:
@@ -124,4 +125,13 @@ def _readable(location: tuple) -> list:
     return parts
 
 
-KINDS = {"files", "sia2", "simulated", "rms", "variance", "inverse_variance", "estimate"}
+KINDS = {
+    "files",
+    "sia2",
+    "simulated",
+    "template",
+    "rms",
+    "variance",
+    "inverse_variance",
+    "estimate",
+}

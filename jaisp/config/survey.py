@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -193,6 +194,107 @@ class Sia2Archive(Credentials):
         return value
 
 
+class NamedPlane(Section):
+    """Where each tile's image of a plane stands."""
+
+    url: str | None = Field(
+        None,
+        description="Address with {COLUMN} and {band}, or such a path from `data`; default: the "
+        "science image's.",
+    )
+    hdu: Hdu = Field(0, description="HDU number or EXTNAME.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_template(cls, value: str | None) -> str | None:
+        return None if value is None else template(value)
+
+
+class NamedScience(NamedPlane):
+    """The science plane; its address is required."""
+
+    url: str = Field(description="Address with {COLUMN} and {band}, or such a path from `data`.")
+
+
+class NamedNoise(NamedPlane):
+    """A noise plane and what its numbers mean."""
+
+    kind: Literal["rms", "variance", "inverse_variance"] = Field(
+        description="1σ, σ² or 1/σ², in the units of the science plane."
+    )
+
+
+class NamedMask(NamedPlane):
+    """A mask plane: bad where non-zero, or where one of `bad_bits` is set."""
+
+    bad_bits: int | None = Field(None, gt=0, description="Bits that mean bad, e.g. 0x0F.")
+
+
+class Corners(Section):
+    """Columns of a table of tiles that say what each covers, degrees."""
+
+    ra: tuple[str, str] = Field(("ra1", "ra2"), description="Its least and its largest RA.")
+    dec: tuple[str, str] = Field(("dec1", "dec2"), description="Its least and largest declination.")
+
+
+class Centre(Section):
+    """Columns of a table of tiles that say where each lies, and how wide all of them are."""
+
+    ra: str = Field("ra", description="Column of the centre's right ascension, degrees.")
+    dec: str = Field("dec", description="Column of the centre's declination, degrees.")
+    width_arcmin: float = Field(gt=0.0, description="Side of a tile, arcmin, north up.")
+
+
+class TemplateArchive(Credentials):
+    """Tiles whose addresses follow from their names: a table of tiles, and templates."""
+
+    kind: Literal["template"]
+    tiles: Address | Path = Field(
+        description="Table of all tiles (FITS, ECSV, CSV), from `data`, or its address."
+    )
+    covers: Corners | Centre = Field(
+        Corners(),
+        description="What each covers: `ra: [A, B], dec: [C, D]`, or `ra, dec, width_arcmin`.",
+    )
+    tile: str = Field(description="A tile's name, with {COLUMN}, e.g. {brickname}.")
+    band_names: dict[Name, str] = Field(
+        {}, description="What {band} is for our bands; default: the same."
+    )
+    science: NamedScience = Field(description="The image.")
+    noise: Annotated[NamedNoise | NoiseEstimate, Field(discriminator="kind")] = Field(
+        NoiseEstimate(kind="estimate"), description="The noise plane, or `{kind: estimate}`."
+    )
+    mask: NamedMask | None = Field(None, description="The mask plane, if there is one.")
+    checksums: str | None = Field(
+        None,
+        description="Address, with {COLUMN}, of a tile's list of SHA-256 sums, as sha256sum "
+        "writes it.",
+    )
+    zeropoint: float | str | None = Field(
+        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
+    )
+    psf: PsfShape | Literal["estimate"] = Field(
+        "estimate", description="Its width, or measured from stars."
+    )
+    subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
+
+    @field_validator("tile", "checksums")
+    @classmethod
+    def _is_template(cls, value: str | None) -> str | None:
+        return None if value is None else template(value)
+
+
+def template(value: str) -> str:
+    """A text with {NAME} or {NAME:FORMAT} in it: names alone, no look into what they stand for."""
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(value) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"no template ({error})") from None
+    if bad := [name for name in names if not name.isidentifier()]:
+        raise ValueError(f"no template: {{{bad[0]}}} is no column's name")
+    return value
+
+
 def regular_expression(value: str) -> str:
     """The expression, if it is one."""
     try:
@@ -215,7 +317,9 @@ class Survey(Section):
 
     bands: list[Name] = Field(min_length=1, description="Bands to use.")
     pixel_arcsec: float = Field(gt=0.0, description="Native pixel size, arcsec.")
-    archive: Annotated[FilesArchive | Sia2Archive | SimulatedArchive, Field(discriminator="kind")]
+    archive: Annotated[
+        FilesArchive | Sia2Archive | SimulatedArchive | TemplateArchive, Field(discriminator="kind")
+    ]
 
     @model_validator(mode="after")
     def _bands_once(self) -> "Survey":

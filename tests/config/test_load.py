@@ -63,7 +63,7 @@ def test_unknown_archive_kind_lists_the_known_ones(tmp_path):
     message = refusal(tmp_path, content)
     assert "surveys.sharp.archive" in message
     assert "'ftp'" in message
-    assert "'files', 'sia2', 'simulated'" in message
+    assert "'files', 'sia2', 'simulated', 'template'" in message
 
 
 def test_unknown_key_of_an_image_names_its_place(tmp_path):
