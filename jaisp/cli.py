@@ -74,12 +74,19 @@ def fetch(
     batch: Annotated[int | None, typer.Option(help="Only this batch of tiles.")] = None,
     gather: GatherOption = False,
     strict: StrictOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which files, and how long they are.")
+    ] = False,
     log_file: LogOption = None,
 ) -> None:
     """Bring every tile into the cache, verified."""
     run = _start(config, log_file)
-    from jaisp.fetch import BATCHES, gather_fetched
+    from jaisp.fetch import BATCHES, foreseen, gather_fetched
     from jaisp.fetch import fetch as stage
+
+    if dry_run:
+        _print_foreseen(foreseen(run))
+        return
 
     if batch is not None and not 0 <= batch < BATCHES:
         raise UserError(f"--batch: {batch} is not one of 0…{BATCHES - 1}")
@@ -88,6 +95,17 @@ def fetch(
             write_receipt(run, "fetch", f"batch{number}", stage(run, number, strict=strict))
     if gather or batch is None:
         write_receipt(run, "fetch", "all", gather_fetched(run))
+
+
+def _print_foreseen(rows: list[dict]) -> None:
+    for row in rows:
+        size = "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
+        where = "here" if row["here"] else "to be fetched"
+        print(f"{row['survey']} {row['band']} {row['tile']}: {size} MB, {where}: {row['file']}")
+    lacking = [row for row in rows if not row["here"]]
+    known = [row["bytes"] for row in lacking if row["bytes"] is not None]
+    more = f" and {len(lacking) - len(known)} of unknown size" if len(known) < len(lacking) else ""
+    print(f"{len(rows)} files, {len(lacking)} to be fetched: {sum(known) / 1e6:.1f} MB{more}")
 
 
 @app.command()

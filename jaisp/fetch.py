@@ -40,6 +40,8 @@ from jaisp.progress import track
 from jaisp.sky import footprint, given_wcs
 from jaisp.transfer import Wanted, download, is_address
 from jaisp.transfer.credentials import authorization
+from jaisp.transfer.download import is_here
+from jaisp.transfer.sizes import size_of
 
 log = logging.getLogger(__name__)
 
@@ -104,18 +106,42 @@ def gather_fetched(config: Config) -> dict:
     return {"planes": len(verified), "tiles": len(tiles), "problems": n_problems}
 
 
+def foreseen(config: Config) -> list[dict[str, Any]]:
+    """What fetching would bring: a row a file, of survey, band, tile, file, bytes (None where
+    nobody says) and whether it is `here` already."""
+    tiles = read_tiles(config)
+    wanted, headers = _wanted(config, tiles)
+    sizes: dict[str, int | None] = {}
+    unknown = [file for file in wanted.values() if not file.bytes]
+    with ThreadPoolExecutor(config.fetch.concurrent) as pool:
+        asked = [(f.address, config.fetch, headers[f.survey]) for f in unknown]
+        found = pool.map(lambda each: size_of(*each), asked)
+        sizes |= dict(zip((f.address for f in unknown), found, strict=True))
+    rows, seen = [], set()
+    for tile in tiles:
+        for plane in tile_planes(tile).values():
+            if (tile.survey, plane.path) in seen:
+                continue
+            seen.add((tile.survey, plane.path))
+            file = wanted.get((tile.survey, str(plane.path)))
+            size = plane.bytes or (None if file is None else sizes[file.address])
+            rows.append(
+                {
+                    "survey": tile.survey,
+                    "band": tile.band,
+                    "tile": tile.id,
+                    "file": str(plane.path),
+                    "bytes": size,
+                    "here": file is None or is_here(file),
+                }
+            )
+    return rows
+
+
 def _bring(config: Config, tiles: list[Tile]) -> dict[tuple[str, str], Bring]:
     """Start to bring what lies elsewhere, several files at a time; by survey and address, what
     waits for each file's entry, or raises TileError."""
-    wanted = {
-        (tile.survey, plane.path): Wanted(tile.survey, plane.path, plane.bytes, plane.sha256)
-        for tile in tiles
-        for plane in tile_planes(tile).values()
-        if isinstance(plane.path, str) and is_address(plane.path)
-    }
-    headers = {
-        survey: _headers(config, survey) for survey in {each.survey for each in wanted.values()}
-    }
+    wanted, headers = _wanted(config, tiles)
     pool = ThreadPoolExecutor(config.fetch.concurrent, "fetch")
     try:
         return {
@@ -126,6 +152,20 @@ def _bring(config: Config, tiles: list[Tile]) -> dict[tuple[str, str], Bring]:
         }
     finally:
         pool.shutdown(wait=False)
+
+
+def _wanted(
+    config: Config, tiles: list[Tile]
+) -> tuple[dict[tuple[str, str], Wanted], dict[str, Mapping[str, str]]]:
+    """By survey and address, the files that lie elsewhere; and by survey, credentials for them."""
+    wanted = {
+        (tile.survey, plane.path): Wanted(tile.survey, plane.path, plane.bytes, plane.sha256)
+        for tile in tiles
+        for plane in tile_planes(tile).values()
+        if isinstance(plane.path, str) and is_address(plane.path)
+    }
+    surveys = {file.survey for file in wanted.values()}
+    return wanted, {survey: _headers(config, survey) for survey in surveys}
 
 
 def _headers(config: Config, survey: str) -> Mapping[str, str]:

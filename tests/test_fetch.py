@@ -12,10 +12,11 @@ from jaisp.archives.table import read_tiles, verified_planes, write_tiles
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config import dump_config, load_config, parse_config
 from jaisp.errors import UserError
-from jaisp.fetch import BATCHES, fetch, gather_fetched
+from jaisp.fetch import BATCHES, fetch, foreseen, gather_fetched
 from jaisp.files import sha256, write_receipt
 from jaisp.plan import plan
 from tests.configs import small_config, survey, write_config, write_small_field, write_tile
+from tests.test_cli import jaisp_command
 from tests.transfer.server import Served, serving
 
 
@@ -323,3 +324,33 @@ def test_an_address_may_stand_wherever_a_path_may(elsewhere):
     assert gather_fetched(config)["problems"] == 0
     (sharp, _) = read_tiles(config, fetched=True)
     assert sharp.science.path.name.endswith("-sharp.fits")
+
+
+def test_what_would_be_fetched_is_told_with_its_size(elsewhere):
+    server, config = elsewhere
+    plan(config)
+    rows = foreseen(config)
+    assert [(row["survey"], row["band"], row["here"]) for row in rows] == [
+        ("sharp", "r", False),
+        ("wide", "r", False),
+    ]
+    assert [row["bytes"] for row in rows] == [
+        len(server.files[f"/dr1/{name}.fits"].content) for name in ("sharp", "wide")
+    ]
+    assert not any(file.whole for file in server.files.values())
+    fetch_all(config)
+    del server.files["/dr1/wide.fits"]
+    sharp, wide = foreseen(config)
+    assert sharp["here"]
+    assert wide["here"]
+    assert wide["bytes"] is None
+
+
+def test_a_dry_run_fetches_nothing(elsewhere):
+    server, config = elsewhere
+    plan(config)
+    told = jaisp_command(config.data, "fetch", "--config", "config.yaml", "--dry-run")
+    assert told.returncode == 0, told.stderr
+    assert "2 files, 2 to be fetched" in told.stdout
+    assert not verified_planes(config)
+    assert not any(file.whole for file in server.files.values())

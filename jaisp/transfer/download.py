@@ -56,8 +56,7 @@ def download(
     whatever `verify` raises TileError for) and renamed; a part is gone on with in any later try or
     run. Raises TileError when it can't be had.
     """
-    key = hashlib.sha256(f"{wanted.address} {wanted.sha256}".encode()).hexdigest()[:32]
-    folder = cache_folder() / wanted.survey / "downloads"
+    folder, key = _place(wanted)
     with locked(folder / f".{key}.lock"):
         known = _cached(folder / f"{key}.json", wanted)
         if known is not None:
@@ -68,6 +67,18 @@ def download(
         entry = _keep(wanted, part, digest)
         write_json(folder / f"{key}.json", entry)
     return entry | {"fetched": True}
+
+
+def is_here(wanted: Wanted) -> bool:
+    """Whether a file is in the cache, whole."""
+    folder, key = _place(wanted)
+    return _cached(folder / f"{key}.json", wanted) is not None
+
+
+def _place(wanted: Wanted) -> tuple[Path, str]:
+    """The folder of what is known of downloads, and a file's name in it."""
+    key = hashlib.sha256(f"{wanted.address} {wanted.sha256}".encode()).hexdigest()[:32]
+    return cache_folder() / wanted.survey / "downloads", key
 
 
 def ask(

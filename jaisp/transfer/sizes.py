@@ -1,0 +1,31 @@
+"""How long a file elsewhere is, before it is brought here."""
+
+from collections.abc import Mapping
+
+import certifi
+import pycurl
+
+from jaisp.config.fetch import FetchConfig
+from jaisp.transfer.http import Answer
+
+
+def size_of(
+    address: str, settings: FetchConfig, headers: Mapping[str, str] | None = None
+) -> int | None:
+    """Bytes that the server says a file has; None where it doesn't say, or is not there."""
+    answer, handle = Answer(), pycurl.Curl()
+    try:
+        handle.setopt(pycurl.URL, address)
+        handle.setopt(pycurl.NOBODY, 1)
+        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        handle.setopt(pycurl.CAINFO, certifi.where())
+        handle.setopt(pycurl.HTTPHEADER, [f"{k}: {v}" for k, v in (headers or {}).items()])
+        handle.setopt(pycurl.HEADERFUNCTION, answer.take)
+        handle.setopt(pycurl.TIMEOUT, max(1, round(settings.timeout_s)))
+        handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.perform()
+    except pycurl.error:
+        return None
+    finally:
+        handle.close()
+    return answer.length if answer.status == 200 else None
