@@ -40,7 +40,7 @@ from jaisp.progress import track
 from jaisp.sky import footprint, given_wcs
 from jaisp.transfer import Wanted, download, is_address
 from jaisp.transfer.credentials import authorization
-from jaisp.transfer.download import is_here
+from jaisp.transfer.download import in_cache
 from jaisp.transfer.sizes import size_of
 
 log = logging.getLogger(__name__)
@@ -111,28 +111,30 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
     nobody says) and whether it is `here` already."""
     tiles = read_tiles(config)
     wanted, headers = _wanted(config, tiles)
-    sizes: dict[str, int | None] = {}
-    unknown = [file for file in wanted.values() if not file.bytes]
+    here = {key: entry for key, file in wanted.items() if (entry := in_cache(file)) is not None}
+    lacking = [key for key, file in wanted.items() if key not in here and not file.bytes]
+
+    def ask_for(key: tuple[str, str]) -> int | None:
+        return size_of(wanted[key].address, config.fetch, headers[wanted[key].survey])
+
     with ThreadPoolExecutor(config.fetch.concurrent) as pool:
-        asked = [(f.address, config.fetch, headers[f.survey]) for f in unknown]
-        found = pool.map(lambda each: size_of(*each), asked)
-        sizes |= dict(zip((f.address for f in unknown), found, strict=True))
+        sizes = dict(zip(lacking, pool.map(ask_for, lacking), strict=True))
+    sizes |= {key: entry["bytes"] for key, entry in here.items()}
     rows, seen = [], set()
     for tile in tiles:
         for plane in tile_planes(tile).values():
-            if (tile.survey, plane.path) in seen:
+            key = tile.survey, str(plane.path)
+            if key in seen:
                 continue
-            seen.add((tile.survey, plane.path))
-            file = wanted.get((tile.survey, str(plane.path)))
-            size = plane.bytes or (None if file is None else sizes[file.address])
+            seen.add(key)
             rows.append(
                 {
                     "survey": tile.survey,
                     "band": tile.band,
                     "tile": tile.id,
                     "file": str(plane.path),
-                    "bytes": size,
-                    "here": file is None or is_here(file),
+                    "bytes": plane.bytes or sizes.get(key),
+                    "here": key not in wanted or key in here,
                 }
             )
     return rows

@@ -343,7 +343,11 @@ def test_what_would_be_fetched_is_told_with_its_size(elsewhere):
     sharp, wide = foreseen(config)
     assert sharp["here"]
     assert wide["here"]
-    assert wide["bytes"] is None
+    assert wide["bytes"] > 0
+    config = changed(config, "wide", root=server.address("/dr2"))
+    plan(config)
+    (_, wide) = foreseen(config)
+    assert (wide["here"], wide["bytes"]) == (False, None)
 
 
 def test_a_dry_run_fetches_nothing(elsewhere):

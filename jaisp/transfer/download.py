@@ -69,10 +69,10 @@ def download(
     return entry | {"fetched": True}
 
 
-def is_here(wanted: Wanted) -> bool:
-    """Whether a file is in the cache, whole."""
+def in_cache(wanted: Wanted) -> dict[str, Any] | None:
+    """What `download` would return of a file that is in the cache, whole; None of another."""
     folder, key = _place(wanted)
-    return _cached(folder / f"{key}.json", wanted) is not None
+    return _cached(folder / f"{key}.json", wanted)
 
 
 def _place(wanted: Wanted) -> tuple[Path, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import certifi
 import pycurl
 
+from jaisp import __version__
 from jaisp.config.fetch import FetchConfig
 from jaisp.transfer.http import Answer
 
@@ -20,6 +21,7 @@ def size_of(
         handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         handle.setopt(pycurl.CAINFO, certifi.where())
         handle.setopt(pycurl.HTTPHEADER, [f"{k}: {v}" for k, v in (headers or {}).items()])
+        handle.setopt(pycurl.USERAGENT, f"jaisp/{__version__}")
         handle.setopt(pycurl.HEADERFUNCTION, answer.take)
         handle.setopt(pycurl.TIMEOUT, max(1, round(settings.timeout_s)))
         handle.setopt(pycurl.NOSIGNAL, 1)
