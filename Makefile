@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test fast-test lint real real-wide ruler ablations drill drill-writers bench-warp bench-store \
         bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound bench-train \
-        figures clean
+        bench-fetch figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -95,6 +95,10 @@ bench-simulate: .venv/test.stamp
 # Training: patches a second, the share of a matrix product's rate, time waiting on data.
 bench-train: .venv/test.stamp
 	$(BIN)/python benchmarks/train.py --out docs/benchmarks/train.json
+
+# Fetching from nginx on this machine, against curl.
+bench-fetch: .venv/test.stamp
+	$(BIN)/python benchmarks/fetch.py --out docs/benchmarks/fetch.json
 
 # README's pictures and figures, from the results of `make run`.
 figures: .venv/run.stamp

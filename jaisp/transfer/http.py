@@ -142,6 +142,7 @@ def _ask(
     answer = Answer()
     problem: list[Exception] = []
     file: list[IO[bytes]] = []
+    received: list[int] = []
 
     def write(chunk: bytes) -> int:
         """Less than was given stops the transfer: libcurl knows no exceptions."""
@@ -150,9 +151,12 @@ def _ask(
                 return len(chunk)  # what a failure or a redirect says
             if not file:
                 _begin(answer, address, part, origin, limits)
-                file.append(part.path.open("ab", buffering=0))
+                received.append(part.size)
+                # libcurl hands over 16 KB at a time: they go to the disk together.
+                file.append(part.path.open("ab", buffering=BUFFER))
             file[0].write(chunk)
-            if file[0].tell() > limits.most_bytes:
+            received[0] += len(chunk)
+            if received[0] > limits.most_bytes:
                 raise TileError("longer than fetch.most_bytes; refused")
         except (TileError, OSError) as error:
             problem.append(error)
@@ -180,11 +184,19 @@ def _ask(
         _raise(error, problem, address)
     finally:
         for each in file:
-            each.close()
+            _close(each)
     _check_status(answer, address, part)
     if answer.status in (200, 206) and not file:
         _begin(answer, address, part, origin, limits)  # an empty body
     return answer
+
+
+def _close(file: IO[bytes]) -> None:
+    """Write what is left, and close; a full disk is said in one line."""
+    try:
+        file.close()
+    except OSError as error:
+        raise TileError(f"{error.filename or 'the cache'}: {error.strerror or error}") from None
 
 
 def _raise(error: pycurl.error, problem: list[Exception], address: str) -> None:
