@@ -99,7 +99,8 @@ def compare(address: str, names: list[str], folder: Path, rounds: int) -> dict[s
 
 def with_curl(addresses: list[str], folder: Path) -> None:
     folder.mkdir()
-    command = ["curl", "-sS", "--no-progress-meter", "--parallel", "--parallel-max", str(CONCURRENT)]
+    command = ["curl", "-sS", "--no-progress-meter"]
+    command += ["--parallel", "--parallel-max", str(CONCURRENT)]
     for number, address in enumerate(addresses):
         command += ["-o", str(folder / str(number)), address]
     subprocess.run(command, check=True)
