@@ -16,9 +16,10 @@ from urllib.parse import unquote, urlencode, urlsplit
 import numpy as np
 
 from jaisp.archives.coverage import Outline, margins, needed, read_outline
-from jaisp.archives.tile import Plane, Tile
+from jaisp.archives.tile import Plane, Tile, image_options
 from jaisp.config import Config
-from jaisp.config.survey import NoiseEstimate, PsfShape, ServedPlane, Sia2Archive
+from jaisp.config.fetch import FetchConfig
+from jaisp.config.survey import ServedPlane, Sia2Archive
 from jaisp.errors import TileError, UserError
 from jaisp.files import partial_dir
 from jaisp.sky import Cell, cells
@@ -211,7 +212,6 @@ def _needed(
 
 def _tile(survey: str, band: str, tile: str, own: Mapping[str, Row], archive: Sia2Archive) -> Tile:
     noise = archive.noise if isinstance(archive.noise, ServedPlane) else None
-    psf = archive.psf if isinstance(archive.psf, PsfShape) else None
     return Tile(
         survey=survey,
         band=band,
@@ -219,14 +219,7 @@ def _tile(survey: str, band: str, tile: str, own: Mapping[str, Row], archive: Si
         science=Plane(own[SCIENCE].address, archive.science.hdu),
         noise=Plane(own.get(NOISE, own[SCIENCE]).address, noise.hdu) if noise else None,
         mask=Plane(own.get(MASK, own[SCIENCE]).address, archive.mask.hdu) if archive.mask else None,
-        psf=None,
-        noise_kind="estimate" if isinstance(archive.noise, NoiseEstimate) else archive.noise.kind,
-        bad_bits=archive.mask.bad_bits if archive.mask else None,
-        zeropoint=archive.zeropoint,
-        psf_fwhm_arcsec=psf.fwhm_arcsec if psf else None,
-        psf_moffat_beta=psf.moffat_beta if psf else None,
-        subtract_sky=archive.subtract_sky,
-        wcs="header",
+        **image_options(archive, archive.noise.kind, archive.mask),
         origin=own[SCIENCE].about,
     )
 
@@ -248,7 +241,7 @@ def _say_what_lacks(
         )
 
 
-def _limits(config: Config) -> Any:
+def _limits(config: Config) -> FetchConfig:
     return config.fetch.model_copy(update={"most_bytes": min(MOST_BYTES, config.fetch.most_bytes)})
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from jaisp.archives.coverage import Outline, margins, needed
-from jaisp.archives.tile import Plane, Tile
+from jaisp.archives.tile import Plane, Tile, image_options
 from jaisp.cache import cache_folder
 from jaisp.config import Config
-from jaisp.config.survey import Centre, NamedPlane, NoiseEstimate, PsfShape, TemplateArchive
+from jaisp.config.survey import Centre, NamedPlane, NoiseEstimate, TemplateArchive
 from jaisp.errors import TileError, UserError
 from jaisp.files import partial_dir
 from jaisp.sky import Cell, cells
@@ -141,7 +141,6 @@ def _tile(
         return _plane(config, text, source, sums, f"{key}.{name}.url")
 
     noise = None if isinstance(archive.noise, NoiseEstimate) else archive.noise
-    psf = archive.psf if isinstance(archive.psf, PsfShape) else None
     return Tile(
         survey=survey,
         band=band,
@@ -149,14 +148,7 @@ def _tile(
         science=plane(archive.science, "science"),
         noise=plane(noise, "noise") if noise else None,
         mask=plane(archive.mask, "mask") if archive.mask else None,
-        psf=None,
-        noise_kind=archive.noise.kind,
-        bad_bits=archive.mask.bad_bits if archive.mask else None,
-        zeropoint=archive.zeropoint,
-        psf_fwhm_arcsec=psf.fwhm_arcsec if psf else None,
-        psf_moffat_beta=psf.moffat_beta if psf else None,
-        subtract_sky=archive.subtract_sky,
-        wcs="header",
+        **image_options(archive, archive.noise.kind, archive.mask),
     )
 
 

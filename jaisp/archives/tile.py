@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from jaisp.config.survey import FoundImages, MaskBits, PsfShape
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,18 @@ class Tile:
     origin: dict[str, str] = field(default_factory=dict)
     # A circle that holds the image: centre (degrees) and radius (arcsec); fetch tells, or nobody.
     footprint: tuple[float, float, float] | None = None
+
+
+def image_options(archive: FoundImages, noise_kind: str, mask: MaskBits | None) -> dict[str, Any]:
+    """What all tiles of an archive that finds its images have in common, as `Tile` takes it."""
+    psf = archive.psf if isinstance(archive.psf, PsfShape) else None
+    return {
+        "psf": None,
+        "noise_kind": noise_kind,
+        "bad_bits": mask.bad_bits if mask else None,
+        "zeropoint": archive.zeropoint,
+        "psf_fwhm_arcsec": psf.fwhm_arcsec if psf else None,
+        "psf_moffat_beta": psf.moffat_beta if psf else None,
+        "subtract_sky": archive.subtract_sky,
+        "wcs": "header",
+    }

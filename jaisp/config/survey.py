@@ -38,12 +38,22 @@ class ScienceSource(PlaneSource):
     )
 
 
-class NoisePlane(PlaneSource):
-    """A noise plane and what its numbers mean."""
+class NoiseNumbers(Section):
+    """What the numbers of a noise plane mean."""
 
     kind: Literal["rms", "variance", "inverse_variance"] = Field(
         description="1σ, σ² or 1/σ², in the units of the science plane."
     )
+
+
+class MaskBits(Section):
+    """What the numbers of a mask plane mean."""
+
+    bad_bits: int | None = Field(None, gt=0, description="Bits that mean bad, e.g. 0x0F.")
+
+
+class NoisePlane(NoiseNumbers, PlaneSource):
+    """A noise plane and what its numbers mean."""
 
 
 class NoiseEstimate(Section):
@@ -52,10 +62,8 @@ class NoiseEstimate(Section):
     kind: Literal["estimate"]
 
 
-class MaskSource(PlaneSource):
+class MaskSource(MaskBits, PlaneSource):
     """A mask plane: bad where non-zero, or where one of `bad_bits` is set."""
-
-    bad_bits: int | None = Field(None, gt=0, description="Bits that mean bad, e.g. 0x0F.")
 
 
 class PsfStamp(PlaneSource):
@@ -123,6 +131,18 @@ class FilesArchive(Credentials):
     images: list[Image] = Field(min_length=1, description="Every image, one band each.")
 
 
+class FoundImages(Credentials):
+    """What all images are like of an archive that finds them by itself."""
+
+    zeropoint: float | str | None = Field(
+        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
+    )
+    psf: PsfShape | Literal["estimate"] = Field(
+        "estimate", description="Its width, or measured from stars."
+    )
+    subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
+
+
 class ServedPlane(Section):
     """Which of a service's images hold a plane; and where in them it stands."""
 
@@ -140,21 +160,15 @@ class ServedPlane(Section):
         return None if value is None else regular_expression(value)
 
 
-class ServedNoise(ServedPlane):
+class ServedNoise(NoiseNumbers, ServedPlane):
     """A noise plane: of images of its own, or, with neither subtype nor name, in the science's."""
 
-    kind: Literal["rms", "variance", "inverse_variance"] = Field(
-        description="1σ, σ² or 1/σ², in the units of the science plane."
-    )
 
-
-class ServedMask(ServedPlane):
+class ServedMask(MaskBits, ServedPlane):
     """A mask plane, likewise: bad where non-zero, or where one of `bad_bits` is set."""
 
-    bad_bits: int | None = Field(None, gt=0, description="Bits that mean bad, e.g. 0x0F.")
 
-
-class Sia2Archive(Credentials):
+class Sia2Archive(FoundImages):
     """A service of images: IVOA's Simple Image Access, version 2."""
 
     kind: Literal["sia2"]
@@ -178,13 +192,6 @@ class Sia2Archive(Credentials):
         NoiseEstimate(kind="estimate"), description="The noise plane, or `{kind: estimate}`."
     )
     mask: ServedMask | None = Field(None, description="The mask plane, if there is one.")
-    zeropoint: float | str | None = Field(
-        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
-    )
-    psf: PsfShape | Literal["estimate"] = Field(
-        "estimate", description="Its width, or measured from stars."
-    )
-    subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
 
     @field_validator("band", "tile")
     @classmethod
@@ -216,18 +223,12 @@ class NamedScience(NamedPlane):
     url: str = Field(description="Address with {COLUMN} and {band}, or such a path from `data`.")
 
 
-class NamedNoise(NamedPlane):
+class NamedNoise(NoiseNumbers, NamedPlane):
     """A noise plane and what its numbers mean."""
 
-    kind: Literal["rms", "variance", "inverse_variance"] = Field(
-        description="1σ, σ² or 1/σ², in the units of the science plane."
-    )
 
-
-class NamedMask(NamedPlane):
+class NamedMask(MaskBits, NamedPlane):
     """A mask plane: bad where non-zero, or where one of `bad_bits` is set."""
-
-    bad_bits: int | None = Field(None, gt=0, description="Bits that mean bad, e.g. 0x0F.")
 
 
 class Corners(Section):
@@ -245,7 +246,7 @@ class Centre(Section):
     width_arcmin: float = Field(gt=0.0, description="Side of a tile, arcmin, north up.")
 
 
-class TemplateArchive(Credentials):
+class TemplateArchive(FoundImages):
     """Tiles whose addresses follow from their names: a table of tiles, and templates."""
 
     kind: Literal["template"]
@@ -270,13 +271,6 @@ class TemplateArchive(Credentials):
         description="Address, with {COLUMN}, of a tile's list of SHA-256 sums, as sha256sum "
         "writes it.",
     )
-    zeropoint: float | str | None = Field(
-        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
-    )
-    psf: PsfShape | Literal["estimate"] = Field(
-        "estimate", description="Its width, or measured from stars."
-    )
-    subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
 
     @field_validator("tile", "checksums")
     @classmethod

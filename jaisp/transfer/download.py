@@ -62,8 +62,7 @@ def download(
         if known is not None:
             return known | {"fetched": False}
         part = Part(folder / key)
-        with slot(cache_folder() / ".slots", host_of(wanted.address), settings.per_host):
-            digest = _get(wanted, part, settings, verify, headers)
+        digest = _get(wanted, part, settings, verify, headers)
         entry = _keep(wanted, part, digest)
         write_json(folder / f"{key}.json", entry)
     return entry | {"fetched": True}
@@ -95,8 +94,7 @@ def ask(
     key = hashlib.sha256(address.encode()).hexdigest()[:32]
     part = Part(folder / f".{os.getpid()}.{threading.get_ident()}.{key}")
     try:
-        with slot(cache_folder() / ".slots", host_of(address), settings.per_host):
-            _get(Wanted("", address), part, settings, verify, headers)
+        _get(Wanted("", address), part, settings, verify, headers)
         return part.path.read_bytes()
     finally:
         part.discard()
@@ -131,7 +129,7 @@ def _get(
         expected_bytes=wanted.bytes or None,
         private_hosts=settings.private_hosts,
     )
-    fruitless, digest = 0, ""
+    fruitless, digest, host = 0, "", host_of(wanted.address)
 
     def too_many(_: RetryCallState) -> bool:
         return fruitless >= settings.attempts
@@ -142,7 +140,9 @@ def _get(
         with attempt:
             before = part.size
             try:
-                receive(_handle(), wanted.address, part, limits, headers)
+                # Held while bytes come, not while a try is waited for.
+                with slot(cache_folder() / ".slots", host, settings.per_host):
+                    receive(_handle(), wanted.address, part, limits, headers)
                 digest = _check(wanted, part, verify)
             except TryAgain as error:
                 fruitless = 1 if part.size > before else fruitless + 1
