@@ -1,7 +1,7 @@
 """Training: patches a second, the share of the hardware's rate, and the time that data takes.
 
     python benchmarks/train.py [--patches 16] [--steps 6] [--sizes small base]
-        [--token-arcsec 1.6] [--out docs/benchmarks/train.json]
+        [--token-arcsec 1.6] [--batch 6] [--precision float32] [--out docs/benchmarks/train.json]
 
 A made-up store of Rubin (ugrizy, 0.2″) and Euclid (VIS YJH, 0.1″), kept in memory. Of each size of
 encoder: whole steps; the part of them that drawing and decoding views takes; and encoders alone,
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--sizes", nargs="+", default=["small", "base"])
     parser.add_argument("--token-arcsec", type=float, default=1.6)
+    parser.add_argument("--batch", type=int, default=6, help="patches of a step")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -100,6 +101,7 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> dict[str, A
         "size": size,
         "token_arcsec": options.token_arcsec,
         "precision": options.precision,
+        "batch": options.batch,
         "patches_a_second": config.train.batch / step,
         "waiting": waiting / step,
         "encoder_gflops": encoder / 1e9,
@@ -120,7 +122,7 @@ def make_config(folder: Path, size: str, options: argparse.Namespace) -> Config:
             for name, (bands, pixel) in SURVEYS.items()
         },
         "model": {"size": size, "token_arcsec": options.token_arcsec},
-        "train": {"precision": options.precision},
+        "train": {"precision": options.precision, "batch": options.batch},
     }
     return parse_config(content, folder / "train.yaml")
 

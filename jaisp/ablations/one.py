@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TIMING = "timing.json"
 FAILURE = "failure.json"
-SHARED = ("patches.zarr", "injected")
+SHARED = ("patches.zarr", "injected", "simulated")
 
 
 def run_arm(
@@ -77,7 +77,7 @@ def read_failure(ablations: Ablations, arm: str, seed: int) -> str | None:
 
 
 def link_base(config: Config, base: Config) -> None:
-    """Let an arm's folder show its base's store and injected skies, by relative links."""
+    """Let an arm's folder show its base's store, injected skies and truth, by relative links."""
     if not receipt_path(base, "inject", "all").is_file():
         raise UserError(
             f"{base.results}: not made yet; run `snakemake --configfile CONFIG inject` with its "

@@ -103,6 +103,15 @@ def test_a_base_that_is_not_made_is_named(ablations):
         run_arm(ablations, "plain", 1)
 
 
+def test_an_arm_sees_the_truth_of_its_base(ablations):
+    truth = Path("results/small/simulated/truth.ecsv")
+    truth.parent.mkdir(exist_ok=True)
+    truth.write_text("of the base")
+    results().mkdir(parents=True)
+    one.link_base(ablations.config("plain", 1), ablations.bases["small"])
+    assert (results() / "simulated" / "truth.ecsv").read_text() == "of the base"
+
+
 def test_nothing_of_the_users_is_replaced_by_a_link(ablations):
     (results() / "patches.zarr").mkdir(parents=True)
     with pytest.raises(UserError, match="move it away"):
