@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlencode, urlsplit
 import numpy as np
 
 from jaisp.archives.coverage import Outline, margins, needed, read_outline
-from jaisp.archives.tile import Plane, Tile, image_options
+from jaisp.archives.cutout import Square, cut, cutout_address
+from jaisp.archives.tile import Plane, Tile, image_options, origin_of
 from jaisp.config import Config
 from jaisp.config.fetch import FetchConfig
 from jaisp.config.survey import ServedPlane, Sia2Archive
@@ -37,7 +38,8 @@ SCIENCE, NOISE, MASK = "science", "noise", "mask"
 class Row:
     """One image that a service has.
 
-    name: of its file. outline: None where the service tells none. about: what provenance keeps.
+    name: of its file. outline: None where the service tells none. is_linked: whether the address
+    is of a document that says where the image is. about: what provenance keeps.
     """
 
     address: str
@@ -46,6 +48,7 @@ class Row:
     tile: str
     subtype: str | None
     outline: Outline | None
+    is_linked: bool
     about: dict[str, str]
 
 
@@ -79,6 +82,7 @@ def question(archive: Sia2Archive, cell: Cell) -> str:
     radius = (float(np.hypot(*cell.centres.T).max()) + half) / 3600
     place = (round(cell.ra, 6), round(cell.dec, 6), float(np.ceil(radius * 1e4) / 1e4))
     query = SIA2Query(archive.url, pos=[place], collection=archive.collection)
+    query.update(archive.parameters)
     return f"{query.queryurl}{'&' if '?' in query.queryurl else '?'}{urlencode(query, doseq=True)}"
 
 
@@ -124,12 +128,19 @@ def _row(values: Mapping[str, Any], archive: Sia2Archive) -> Row | None:
     return Row(
         address=address,
         name=name,
-        band=_group(archive.band, name) or _text(values.get("energy_bandpassname")),
-        tile=_group(archive.tile, name) or _text(values.get("obs_id")) or name,
+        band=_group(archive.band, name) or _text(values.get(archive.band_column.lower())),
+        tile=_group(archive.tile, name) or _joined(values, archive.tile_columns) or name,
         subtype=_text(values.get("dataproduct_subtype")),
         outline=_outline(values),
+        is_linked="content=datalink" in (_text(values.get("access_format")) or ""),
         about=about,
     )
+
+
+def _joined(values: Mapping[str, Any], columns: list[str]) -> str | None:
+    """What the columns say, with a dash between; None where one of them says nothing."""
+    texts = [_text(values.get(column.lower())) for column in columns]
+    return None if None in texts else "-".join(str(text) for text in texts)
 
 
 def _outline(values: Mapping[str, Any]) -> Outline | None:
@@ -154,7 +165,9 @@ def _tiles(config: Config, survey: str, rows: Mapping[str, Row], sky: list[Cell]
         for tile in sorted(planes.keys() - whole.keys()):
             log.warning("%s %s %s: has not all of its planes; left out", survey, band, tile)
         for tile in _needed(whole, sky, survey, band):
-            yield _tile(survey, band, tile, whole[tile], archive)
+            outline = whole[tile][SCIENCE].outline
+            part = cut(outline, sky) if outline is not None and archive.cutout else None
+            yield _tile(config, survey, band, tile, whole[tile], part)
 
 
 def _planes(archive: Sia2Archive, rows: list[Row]) -> dict[str, dict[str, Row]]:
@@ -210,17 +223,28 @@ def _needed(
     return sorted(chosen)
 
 
-def _tile(survey: str, band: str, tile: str, own: Mapping[str, Row], archive: Sia2Archive) -> Tile:
+def _tile(
+    config: Config, survey: str, band: str, tile: str, own: Mapping[str, Row], part: Square | None
+) -> Tile:
+    content = config.surveys[survey]
+    archive = content.archive
+    assert isinstance(archive, Sia2Archive)
     noise = archive.noise if isinstance(archive.noise, ServedPlane) else None
+
+    def plane(row: Row, hdu: int | str) -> Plane:
+        return Plane(cutout_address(row.address, archive.cutout, part, content.pixel_arcsec), hdu)
+
+    science = own[SCIENCE]
     return Tile(
         survey=survey,
         band=band,
         id=tile,
-        science=Plane(own[SCIENCE].address, archive.science.hdu),
-        noise=Plane(own.get(NOISE, own[SCIENCE]).address, noise.hdu) if noise else None,
-        mask=Plane(own.get(MASK, own[SCIENCE]).address, archive.mask.hdu) if archive.mask else None,
+        science=plane(science, archive.science.hdu),
+        noise=plane(own.get(NOISE, science), noise.hdu) if noise else None,
+        mask=plane(own.get(MASK, science), archive.mask.hdu) if archive.mask else None,
         **image_options(archive, archive.noise.kind, archive.mask),
-        origin=own[SCIENCE].about,
+        origin=science.about | origin_of(archive),
+        linked=science.is_linked,
     )
 
 

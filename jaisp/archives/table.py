@@ -25,6 +25,7 @@ OPTIONS = (
     "subtract_sky",
     "wcs",
     "origin",
+    "linked",
 )
 
 
@@ -107,7 +108,7 @@ def _tile(key: tuple[str, str, str], by_plane: dict[str, dict]) -> Tile:
     survey, band, name = key
     found: dict[str, Any] = {n: _plane(by_plane[n]) if n in by_plane else None for n in PLANES}
     options = json.loads(str(by_plane["science"]["options"]))
-    options.setdefault("origin", {})  # tables of before it was kept
+    options = {"origin": {}, "linked": False} | options  # tables of before they were kept
     return Tile(survey=survey, band=band, id=name, **found, **options)
 
 

@@ -4,13 +4,15 @@ So are the Legacy Surveys' bricks, HSC's tracts and patches, and DES's tiles ser
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaisp.archives.coverage import Outline, margins, needed
-from jaisp.archives.tile import Plane, Tile, image_options
+from jaisp.archives.cutout import Square, cut, cutout_address
+from jaisp.archives.tile import Plane, Tile, image_options, origin_of
 from jaisp.cache import cache_folder
 from jaisp.config import Config
 from jaisp.config.survey import Centre, NamedPlane, NoiseEstimate, TemplateArchive
@@ -34,13 +36,14 @@ def find_tiles(config: Config, survey: str) -> list[Tile]:
     key = f"surveys.{survey}.archive"
     headers = authorization(archive, key)
     table = _table(config, survey, archive, key, headers)
-    chosen = _needed(table, cells(config), archive, key)
+    sky = cells(config)
     found = []
-    for row in chosen:
+    for row, outline in _needed(table, sky, archive, key).items():
+        part = cut(outline, sky) if archive.cutout else None
         columns = {name: _plain(table[name][row]) for name in table.colnames}
         sums = _checksums(config, archive, columns, key, headers)
         for band in config.surveys[survey].bands:
-            found.append(_tile(config, survey, band, archive, columns, sums, key))
+            found.append(_tile(config, survey, band, columns, sums, part))
     if not found:
         raise UserError(f"{key}.tiles: none of {len(table)} tiles covers the sky of this config")
     return found
@@ -72,17 +75,17 @@ def _table(
         raise UserError(f"{key}.tiles: {archive.tiles}: no table ({reason})") from None
 
 
-def _needed(table: Any, sky: list[Cell], archive: TemplateArchive, key: str) -> list[int]:
-    """Rows of the tiles in which some patch lies deepest."""
+def _needed(table: Any, sky: list[Cell], archive: TemplateArchive, key: str) -> dict[int, Outline]:
+    """Rows of the tiles in which some patch lies deepest, and what these cover."""
     low, high = _bounds(table, archive, key)
-    chosen: set[int] = set()
+    chosen: dict[int, Outline] = {}
     for cell in sky:
         near = _near(cell, low, high)
         outlines = [_rectangle(low[row], high[row]) for row in near]
         margin = np.array([margins(outline, cell) for outline in outlines])
         wanted = needed(margin.reshape(len(near), len(cell)), cell.patch_arcsec)
-        chosen |= set(near[wanted].tolist())
-    return sorted(chosen)
+        chosen |= {int(near[n]): outlines[n] for n in np.flatnonzero(wanted)}
+    return dict(sorted(chosen.items()))
 
 
 def _bounds(table: Any, archive: TemplateArchive, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,16 +132,22 @@ def _tile(
     config: Config,
     survey: str,
     band: str,
-    archive: TemplateArchive,
     columns: Columns,
     sums: Mapping[str, str],
-    key: str,
+    part: Square | None,
 ) -> Tile:
+    content, key = config.surveys[survey], f"surveys.{survey}.archive"
+    archive = content.archive
+    assert isinstance(archive, TemplateArchive)
     names = {**columns, "band": archive.band_names.get(band, band)}
 
     def plane(source: NamedPlane, name: str) -> Plane:
         text = _filled(source.url or archive.science.url, names, f"{key}.{name}.url")
-        return _plane(config, text, source, sums, f"{key}.{name}.url")
+        found = _plane(config, text, source, sums, f"{key}.{name}.url")
+        if part is None or not isinstance(found.path, str):
+            return found
+        address = cutout_address(found.path, archive.cutout, part, content.pixel_arcsec)
+        return replace(found, path=address, sha256="")  # the checksum is of the whole file
 
     noise = None if isinstance(archive.noise, NoiseEstimate) else archive.noise
     return Tile(
@@ -149,6 +158,7 @@ def _tile(
         noise=plane(noise, "noise") if noise else None,
         mask=plane(archive.mask, "mask") if archive.mask else None,
         **image_options(archive, archive.noise.kind, archive.mask),
+        origin=origin_of(archive),
     )
 
 

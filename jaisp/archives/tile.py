@@ -42,6 +42,8 @@ class Tile:
     wcs: str | dict  # "header" or {ra, dec, pixel_arcsec, rotation_deg} of the image's centre
     # What the archive says of where it comes from: release, identifier.
     origin: dict[str, str] = field(default_factory=dict)
+    # Whether addresses are of DataLink documents, which say where the files are.
+    linked: bool = False
     # A circle that holds the image: centre (degrees) and radius (arcsec); fetch tells, or nobody.
     footprint: tuple[float, float, float] | None = None
 
@@ -59,3 +61,8 @@ def image_options(archive: FoundImages, noise_kind: str, mask: MaskBits | None) 
         "subtract_sky": archive.subtract_sky,
         "wcs": "header",
     }
+
+
+def origin_of(archive: FoundImages) -> dict[str, str]:
+    """What the config says of where an archive's images come from."""
+    return {} if archive.release is None else {"release": archive.release}

@@ -131,8 +131,19 @@ class FilesArchive(Credentials):
     images: list[Image] = Field(min_length=1, description="Every image, one band each.")
 
 
+CUTOUT_PLACES = {"ra", "dec", "degrees", "arcmin", "arcsec", "pixels"}
+
+
 class FoundImages(Credentials):
     """What all images are like of an archive that finds them by itself."""
+
+    release: str | None = Field(None, description="Name of the data release, for provenance.")
+    cutout: str | None = Field(
+        None,
+        description="What added to an image's address asks the server for a square of it alone, "
+        "with {ra}, {dec} and its width in {degrees}, {arcmin}, {arcsec} or {pixels}; default: "
+        "whole images.",
+    )
 
     zeropoint: float | str | None = Field(
         None, description="Header key or AB magnitude of one unit; null: uncalibrated."
@@ -141,6 +152,20 @@ class FoundImages(Credentials):
         "estimate", description="Its width, or measured from stars."
     )
     subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
+
+    @field_validator("cutout")
+    @classmethod
+    def _names_a_square(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        names = {name for _, name, _, _ in Formatter().parse(template(value)) if name is not None}
+        widths = names & {"degrees", "arcmin", "arcsec", "pixels"}
+        if not {"ra", "dec"} <= names or len(widths) != 1 or names - CUTOUT_PLACES:
+            raise ValueError(
+                "must have {ra}, {dec} and one of {degrees}, {arcmin}, {arcsec}, {pixels}, "
+                "and no other"
+            )
+        return value
 
 
 class ServedPlane(Section):
@@ -174,18 +199,29 @@ class Sia2Archive(FoundImages):
     kind: Literal["sia2"]
     url: Address = Field(description="Address of the service's queries.")
     collection: str | None = Field(None, description="The service's name of the data release.")
+    parameters: dict[str, str | int | float] = Field(
+        {}, description="More of the query, e.g. {DPSUBTYPE: lsst.deep_coadd, CALIB: 3}."
+    )
+    band_column: str = Field(
+        "energy_bandpassname", description="The service's column that names an image's band."
+    )
+    tile_columns: list[str] = Field(
+        ["obs_id"],
+        min_length=1,
+        description="The service's columns that together name an image's tile.",
+    )
     band_names: dict[Name, str] = Field(
         {}, description="The service's names of our bands; default: the same."
     )
     band: str | None = Field(
         None,
         description="A regular expression whose one group is the band in a file's name, for "
-        "services that have no `energy_bandpassname`.",
+        "services that have no column of it.",
     )
     tile: str | None = Field(
         None,
         description="A regular expression whose one group is the tile in a file's name; default: "
-        "the service's `obs_id`.",
+        "`tile_columns`.",
     )
     science: ServedPlane = ServedPlane()
     noise: Annotated[ServedNoise | NoiseEstimate, Field(discriminator="kind")] = Field(

@@ -49,12 +49,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class SurveyTiles:
-    """The tiles of one survey: how many files, and how many of these have a checksum."""
+    """The tiles of one survey: how many files, and how many of these have a checksum.
+
+    releases: what their archive says of where they come from.
+    """
 
     survey: str
     tiles: int
     files: int
     checksums: int
+    releases: str
     ids: list[str]
 
 
@@ -105,13 +109,21 @@ def tiles_by_survey(config: Config, tiles: Iterable[Tile]) -> list[SurveyTiles]:
         own = [tile for tile in known if tile.survey == survey]
         planes = [p for t in own for p in (t.science, t.noise, t.mask, t.psf) if p is not None]
         files = {str(plane.path): plane.sha256 for plane in planes}
-        ids = sorted(f"{tile.band} {tile.id}" for tile in own)
+        ids = sorted(f"{tile.band} {_redacted(tile.id)}" for tile in own)
+        checksums = sum(map(bool, files.values()))
         rows.append(
-            SurveyTiles(
-                survey, len(own), len(files), sum(map(bool, files.values())), ids[:LONGEST_LIST]
-            )
+            SurveyTiles(survey, len(own), len(files), checksums, _releases(own), ids[:LONGEST_LIST])
         )
     return rows
+
+
+def _releases(tiles: list[Tile]) -> str:
+    """The releases of all tiles, and the days on which these came out."""
+    named = {tile.origin.get("release") or tile.origin.get("obs_collection") for tile in tiles}
+    days = sorted({tile.origin.get("obs_release_date", "")[:10] for tile in tiles} - {""})
+    names = sorted(name for name in named if name)
+    told = [*names, *(["–".join(dict.fromkeys([days[0], days[-1]]))] if days else [])]
+    return ", ".join(told)
 
 
 def _benchmarks(folder: Path) -> dict[str, list[dict[str, str]]]:

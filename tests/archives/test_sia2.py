@@ -126,6 +126,79 @@ def test_the_question_holds_the_sky_and_the_collection(server, tmp_path):
     assert 12.8 / np.sqrt(2) <= float(radius) * 3600 < 12.8
 
 
+def test_more_can_be_asked_for(server, tmp_path):
+    config = make_config(tmp_path, server, parameters={"DPSUBTYPE": "lsst.deep_coadd", "CALIB": 3})
+    (cell,) = cells(config)
+    asked = parse_qs(urlsplit(question(config.surveys["sharp"].archive, cell)).query)
+    assert (asked["DPSUBTYPE"], asked["CALIB"]) == (["lsst.deep_coadd"], ["3"])
+
+
+def test_columns_of_the_service_s_own_name_band_and_tile(server, tmp_path):
+    """As the Rubin Science Platform tells coadds: links, and three planes in one file."""
+    hdus = {"science": "IMAGE", "noise": "VARIANCE", "mask": "MASK"}
+    config = make_config(
+        tmp_path,
+        server,
+        band_names={"V": "i"},
+        band_column="lsst_band",
+        tile_columns=["lsst_tract", "lsst_patch"],
+        tile=None,
+        science={"hdu": hdus["science"]},
+        noise={"kind": "variance", "hdu": hdus["noise"]},
+        mask={"hdu": hdus["mask"]},
+        release="DP1",
+    )
+    (cell,) = cells(config)
+    image = {
+        "access_url": server.address("/links?ID=butler-1"),
+        "access_format": "application/x-votable+xml;content=datalink",
+        "dataproduct_subtype": "lsst.deep_coadd",
+        "lsst_band": "i",
+        "lsst_tract": 5063,
+        "lsst_patch": 14,
+        "s_region": square(cell, 0, 400),
+    }
+    other = {"lsst_band": "r", "access_url": server.address("/links?ID=butler-2")}
+    offer(server, [image, {**image, **other}])
+    (tile,) = find_tiles(config, "sharp")
+    assert tile.id == "5063-14"
+    assert tile.linked
+    assert tile.origin == {"release": "DP1"}
+    planes = {"science": tile.science, "noise": tile.noise, "mask": tile.mask}
+    assert {name: plane.hdu for name, plane in planes.items()} == hdus
+    assert {plane.path for plane in planes.values()} == {image["access_url"]}
+
+
+def test_a_square_of_a_large_image_is_asked_for(server, tmp_path):
+    cutout = "?center={ra},{dec}&size={pixels}&gzip=false"
+    config = make_config(tmp_path, server, cutout=cutout)
+    (cell,) = cells(config)
+    offer(server, three_planes(server, cell))
+    (tile,) = find_tiles(config, "sharp")
+    asked = [
+        parse_qs(urlsplit(plane.path).query) for plane in (tile.science, tile.noise, tile.mask)
+    ]
+    assert asked[0] == asked[1] == asked[2]
+    ra, dec = (float(number) for number in asked[0]["center"][0].split(","))
+    assert (ra, dec) == pytest.approx(CENTRE, abs=1e-5)
+    pixel = config.surveys["sharp"].pixel_arcsec
+    # The one patch, its diagonal, and half a minute of arc on each side.
+    assert 12.8 + 60 < int(asked[0]["size"][0]) * pixel < 12.8 * np.sqrt(2) + 62
+
+
+@pytest.mark.parametrize(
+    ("cutout", "line"),
+    [
+        ("?size={pixels}", "must have {ra}, {dec} and one of"),
+        ("?c={ra},{dec}&s={pixels}&t={token}", "and no other"),
+        ("?c={ra},{dec}&s={pixels.__class__}", "is no column's name"),
+    ],
+)
+def test_a_square_is_named_by_place_and_width(server, tmp_path, cutout, line):
+    with pytest.raises(UserError, match=line):
+        make_config(tmp_path, server, cutout=cutout)
+
+
 def test_of_two_versions_the_newer_is_taken(server, tmp_path):
     config = make_config(tmp_path, server)
     (cell,) = cells(config)

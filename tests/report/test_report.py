@@ -9,11 +9,12 @@ import pytest
 import zarr
 from PIL import Image
 
+from jaisp.archives import Plane, Tile
 from jaisp.config import Config, group_hash, parse_config
 from jaisp.files import record_problem, write_json
 from jaisp.report import report
 from jaisp.report.curves import read_history, training_curves
-from jaisp.report.provenance import resolved_config, stages
+from jaisp.report.provenance import resolved_config, stages, tiles_by_survey
 from jaisp.sky import cells
 from jaisp.store.publish import publish
 from jaisp.store.writer import GroupWriter, PatchPlanes
@@ -192,3 +193,21 @@ def test_times_come_from_benchmarks(config):
     assert timed["warp"].time == "1 min 30 s"
     assert timed["warp"].jobs == 2
     assert timed["train"].time == "–"
+
+
+def test_releases_are_told_and_no_address_s_secrets(config):
+    def tile(name, **origin):
+        science = Plane("https://a/b.fits?token=swordfish", 0, sha256="0" * 64)
+        return Tile("rubin", "g", name, science, None, None, None, "estimate", None, None, None,
+                    None, False, "header", origin=origin)  # fmt: skip
+
+    first, second = tiles_by_survey(
+        config,
+        [
+            tile("https://a/b.fits?token=swordfish[0]", release="DP1"),
+            tile("7", obs_collection="deep", obs_release_date="2025-05-01 00:00:00"),
+        ],
+    )
+    assert first.releases == "DP1, deep, 2025-05-01"
+    assert first.ids == ["g 7", "g https://a/b.fits"]
+    assert (second.survey, second.releases) == ("euclid", "")
