@@ -18,7 +18,8 @@ from jaisp.evaluate.means import Means, deviating
 from jaisp.evaluate.retrieval import UNDERPOWERED, Sources, find_sources_of
 from jaisp.evaluate.views import EncodedSky, Side, crop_of
 
-SHUFFLES = 16
+# Of 16, one in which bright sources met by chance could hide all that is shared.
+SHUFFLES = 64
 # A singular value counts when it stands this many sigma above the shuffled pairing's.
 NOISE_SIGMA = 4.0
 POSITION_TOKENS = 20_000
