@@ -30,6 +30,7 @@ from jaisp.transfer.download import ask, file_name
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 500_000_000  # of an answer
+MOST_KB = 1e12  # of an image; a service that tells of more is mistaken
 SCIENCE, NOISE, MASK = "science", "noise", "mask"
 
 
@@ -38,6 +39,7 @@ class Row:
     """One image that a service has.
 
     name: of its file. outline: None where the service tells none. about: what provenance keeps.
+    estimate: about how many bytes it has, 0 where the service doesn't tell.
     """
 
     address: str
@@ -47,6 +49,7 @@ class Row:
     subtype: str | None
     outline: Outline | None
     about: dict[str, str]
+    estimate: int = 0
 
 
 def find_tiles(config: Config, survey: str) -> list[Tile]:
@@ -129,6 +132,7 @@ def _row(values: Mapping[str, Any], archive: Sia2Archive) -> Row | None:
         subtype=_text(values.get("dataproduct_subtype")),
         outline=_outline(values),
         about=about,
+        estimate=_bytes(values.get("access_estsize")),
     )
 
 
@@ -216,12 +220,16 @@ def _tile(survey: str, band: str, tile: str, own: Mapping[str, Row], archive: Si
         survey=survey,
         band=band,
         id=tile,
-        science=Plane(own[SCIENCE].address, archive.science.hdu),
-        noise=Plane(own.get(NOISE, own[SCIENCE]).address, noise.hdu) if noise else None,
-        mask=Plane(own.get(MASK, own[SCIENCE]).address, archive.mask.hdu) if archive.mask else None,
+        science=_plane(own[SCIENCE], archive.science),
+        noise=_plane(own.get(NOISE, own[SCIENCE]), noise) if noise else None,
+        mask=_plane(own.get(MASK, own[SCIENCE]), archive.mask) if archive.mask else None,
         **image_options(archive, archive.noise.kind, archive.mask),
         origin=own[SCIENCE].about,
     )
+
+
+def _plane(row: Row, rule: ServedPlane) -> Plane:
+    return Plane(row.address, rule.hdu, estimate=row.estimate)
 
 
 def _say_what_lacks(
@@ -256,6 +264,12 @@ def _text(value: object) -> str | None:
         return None
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return text.strip() or None
+
+
+def _bytes(kilobytes: object) -> int:
+    """What a service estimates; 0 for nothing, and for nonsense."""
+    number = _number(kilobytes)
+    return round(number * 1000) if 0 < number < MOST_KB else 0
 
 
 def _number(value: object) -> float:
