@@ -100,12 +100,15 @@ def fetch(
 def _print_foreseen(rows: list[dict]) -> None:
     for row in rows:
         size = "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
+        size = f"about {size}" if row["estimate"] else size
         where = "here" if row["here"] else "to be fetched"
         print(f"{row['survey']} {row['band']} {row['tile']}: {size} MB, {where}: {row['file']}")
     lacking = [row for row in rows if not row["here"]]
     known = [row["bytes"] for row in lacking if row["bytes"] is not None]
+    about = "about " if any(row["estimate"] for row in lacking) else ""
     more = f" and {len(lacking) - len(known)} of unknown size" if len(known) < len(lacking) else ""
-    print(f"{len(rows)} files, {len(lacking)} to be fetched: {sum(known) / 1e6:.1f} MB{more}")
+    size = f"{about}{sum(known) / 1e6:.1f} MB"
+    print(f"{len(rows)} files, {len(lacking)} to be fetched: {size}{more}")
 
 
 @app.command()

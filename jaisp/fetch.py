@@ -108,11 +108,22 @@ def gather_fetched(config: Config) -> dict:
 
 def foreseen(config: Config) -> list[dict[str, Any]]:
     """What fetching would bring: a row a file, of survey, band, tile, file, bytes (None where
-    nobody says) and whether it is `here` already."""
+    nobody says), whether these are an `estimate`, and whether it is `here` already.
+
+    Servers are asked for lengths of files of which archives tell none, not even about.
+    """
     tiles = read_tiles(config)
     wanted, headers = _wanted(config, tiles)
     here = {key: entry for key, file in wanted.items() if (entry := in_cache(file)) is not None}
-    lacking = [key for key, file in wanted.items() if key not in here and not file.bytes]
+    files: dict[tuple[str, str], tuple[Tile, Plane]] = {}
+    for tile in tiles:
+        for plane in tile_planes(tile).values():
+            files.setdefault((tile.survey, str(plane.path)), (tile, plane))
+    lacking = [
+        key
+        for key, (_, plane) in files.items()
+        if key in wanted and key not in here and not plane.bytes and not plane.estimate
+    ]
 
     def ask_for(key: tuple[str, str]) -> int | None:
         return size_of(wanted[key].address, config.fetch, headers[wanted[key].survey])
@@ -120,23 +131,20 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(config.fetch.concurrent) as pool:
         sizes = dict(zip(lacking, pool.map(ask_for, lacking), strict=True))
     sizes |= {key: entry["bytes"] for key, entry in here.items()}
-    rows, seen = [], set()
-    for tile in tiles:
-        for plane in tile_planes(tile).values():
-            key = tile.survey, str(plane.path)
-            if key in seen:
-                continue
-            seen.add(key)
-            rows.append(
-                {
-                    "survey": tile.survey,
-                    "band": tile.band,
-                    "tile": tile.id,
-                    "file": str(plane.path),
-                    "bytes": plane.bytes or sizes.get(key),
-                    "here": key not in wanted or key in here,
-                }
-            )
+    rows = []
+    for key, (tile, plane) in files.items():
+        exact = plane.bytes or sizes.get(key)
+        rows.append(
+            {
+                "survey": tile.survey,
+                "band": tile.band,
+                "tile": tile.id,
+                "file": str(plane.path),
+                "bytes": exact or plane.estimate or None,
+                "estimate": not exact and plane.estimate > 0,
+                "here": key not in wanted or key in here,
+            }
+        )
     return rows
 
 

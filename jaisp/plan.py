@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 
 def plan(config: Config) -> dict:
-    """Write results/RUN/tiles.ecsv; returns the counts of cells, patches, tiles and bytes.
+    """Write results/RUN/tiles.ecsv; returns the counts of cells, patches, tiles and bytes (of files
+    whose length nobody tells what is estimated, or none).
 
     Raises UserError for a band that an archive lacks or a file that doesn't exist.
     """
@@ -32,19 +33,22 @@ def plan(config: Config) -> dict:
         tiles += found
     write_tiles(config, tiles)
     patches = {cell.name: len(cell) for cell in sky_cells}
-    total = _total_bytes(tiles)
+    total, estimated = _total_bytes(tiles)
     log.info(
-        "%d cells, %d patches, %d tiles, %.1f MB",
+        "%d cells, %d patches, %d tiles, %s%.1f MB",
         len(sky_cells),
         sum(patches.values()),
         len(tiles),
+        "about " if estimated else "",
         total / 1e6,
     )
     counts = {s: sum(t.survey == s for t in tiles) for s in config.surveys}
     return {"cells": patches, "tiles": counts, "bytes": total}
 
 
-def _total_bytes(tiles: list) -> int:
-    """Bytes of all files, each counted once however many planes it holds."""
-    files = {p.path: p.bytes for tile in tiles for p in tile_planes(tile).values()}
-    return sum(files.values())
+def _total_bytes(tiles: list) -> tuple[int, bool]:
+    """Bytes of all files, each counted once however many planes it holds; whether some of it is
+    an estimate."""
+    files = {p.path: p for tile in tiles for p in tile_planes(tile).values()}
+    total = sum(p.bytes or p.estimate for p in files.values())
+    return total, any(p.estimate and not p.bytes for p in files.values())

@@ -1,6 +1,7 @@
 """Plan and fetch: what is found, what is verified, what is set aside."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from astropy.io import fits
 from astropy.table import Table
 
-from jaisp.archives.table import read_tiles, verified_planes, write_tiles
+from jaisp.archives.table import read_tiles, tiles_path, verified_planes, write_tiles
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config import dump_config, load_config, parse_config
 from jaisp.errors import UserError
@@ -348,6 +349,36 @@ def test_what_would_be_fetched_is_told_with_its_size(elsewhere):
     plan(config)
     (_, wide) = foreseen(config)
     assert (wide["here"], wide["bytes"]) == (False, None)
+
+
+def test_what_is_about_known_is_told_so_and_nobody_is_asked(elsewhere):
+    server, config = elsewhere
+    plan(config)
+    told = [
+        replace(tile, science=replace(tile.science, estimate=size), noise=None)
+        for tile, size in zip(read_tiles(config), (1_200_000, 0), strict=True)
+    ]
+    write_tiles(config, told)
+    sharp, wide = foreseen(config)
+    assert (sharp["bytes"], sharp["estimate"], wide["estimate"]) == (1_200_000, True, False)
+    assert not server.files["/dr1/sharp.fits"].asked
+    shown = jaisp_command(config.data, "fetch", "--config", "config.yaml", "--dry-run")
+    assert "sharp r" in shown.stdout
+    assert ": about 1.2 MB, to be fetched: " in shown.stdout
+    assert "2 files, 2 to be fetched: about " in shown.stdout
+    fetch_all(config)
+    sharp, _ = foreseen(config)
+    assert (sharp["here"], sharp["estimate"]) == (True, False)
+    assert sharp["bytes"] == len(server.files["/dr1/sharp.fits"].content)
+
+
+def test_a_table_of_before_estimates_is_read(elsewhere):
+    _, config = elsewhere
+    plan(config)
+    table = Table.read(tiles_path(config))
+    table.remove_column("estimate")
+    table.write(tiles_path(config), overwrite=True)
+    assert [tile.science.estimate for tile in read_tiles(config)] == [0, 0]
 
 
 def test_a_dry_run_fetches_nothing(elsewhere):

@@ -54,12 +54,8 @@ def cut(outline: Outline, sky: list[Cell]) -> Square | None:
     return Square(float(centre.ra.deg), float(centre.dec.deg), width, float(width**2 / area))
 
 
-def cutout_address(
-    address: str, template: str | None, part: Square | None, pixel_arcsec: float
-) -> str:
-    """The address of a square of an image; of all of it without a template or a square."""
-    if template is None or part is None:
-        return address
+def cutout_address(address: str, template: str, part: Square, pixel_arcsec: float) -> str:
+    """The address of a square of an image, by the config's template."""
     return address + template.format(
         ra=f"{part.ra:.6f}",
         dec=f"{part.dec:.6f}",

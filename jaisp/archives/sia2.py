@@ -31,6 +31,7 @@ from jaisp.transfer.download import ask, file_name
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 500_000_000  # of an answer
+MOST_KB = 1e12  # of an image; a service that tells of more is mistaken
 SCIENCE, NOISE, MASK = "science", "noise", "mask"
 
 
@@ -39,7 +40,8 @@ class Row:
     """One image that a service has.
 
     name: of its file. outline: None where the service tells none. is_linked: whether the address
-    is of a document that says where the image is. about: what provenance keeps.
+    is of a document that says where the image is. about: what provenance keeps. estimate: about how
+    many bytes it has, 0 where the service doesn't tell.
     """
 
     address: str
@@ -50,6 +52,7 @@ class Row:
     outline: Outline | None
     is_linked: bool
     about: dict[str, str]
+    estimate: int = 0
 
 
 def find_tiles(config: Config, survey: str) -> list[Tile]:
@@ -134,6 +137,7 @@ def _row(values: Mapping[str, Any], archive: Sia2Archive) -> Row | None:
         outline=_outline(values),
         is_linked="content=datalink" in (_text(values.get("access_format")) or ""),
         about=about,
+        estimate=_bytes(values.get("access_estsize")),
     )
 
 
@@ -232,7 +236,11 @@ def _tile(
     noise = archive.noise if isinstance(archive.noise, ServedPlane) else None
 
     def plane(row: Row, hdu: int | str) -> Plane:
-        return Plane(cutout_address(row.address, archive.cutout, part, content.pixel_arcsec), hdu)
+        if part is None:
+            return Plane(row.address, hdu, estimate=row.estimate)
+        address = cutout_address(row.address, str(archive.cutout), part, content.pixel_arcsec)
+        about = int(row.estimate * part.share)
+        return Plane(address, hdu, estimate=about, whole=row.estimate)
 
     science = own[SCIENCE]
     return Tile(
@@ -280,6 +288,12 @@ def _text(value: object) -> str | None:
         return None
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return text.strip() or None
+
+
+def _bytes(kilobytes: object) -> int:
+    """What a service estimates; 0 for nothing, and for nonsense."""
+    number = _number(kilobytes)
+    return round(number * 1000) if 0 < number < MOST_KB else 0
 
 
 def _number(value: object) -> float:

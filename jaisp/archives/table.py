@@ -15,7 +15,10 @@ from jaisp.files import atomic_write, read_json
 from jaisp.transfer.address import is_address
 
 PLANES = ("science", "noise", "mask", "psf")
-COLUMNS = ("survey", "band", "tile", "plane", "path", "hdu", "slice", "bytes", "sha256", "options")
+COLUMNS = (
+    *("survey", "band", "tile", "plane", "path", "hdu", "slice", "bytes", "estimate", "whole"),
+    *("sha256", "options"),
+)
 OPTIONS = (
     "noise_kind",
     "bad_bits",
@@ -52,7 +55,10 @@ def read_tiles(config: Config, *, fetched: bool = False) -> list[Tile]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `jaisp plan` first")
     planes: dict[tuple, dict[str, dict]] = {}
-    for row in Table.read(path, format="ascii.ecsv"):
+    table = Table.read(path, format="ascii.ecsv")
+    for name in {"estimate", "whole"} - set(table.colnames):  # tables of before they were kept
+        table[name] = 0
+    for row in table:
         entry = {name: row[name] for name in COLUMNS}
         key = (str(row["survey"]), str(row["band"]), str(row["tile"]))
         planes.setdefault(key, {})[str(row["plane"])] = entry
@@ -98,8 +104,8 @@ def _rows(tile: Tile) -> list[tuple]:
     options = json.dumps({name: getattr(tile, name) for name in OPTIONS}, sort_keys=True)
     return [
         (tile.survey, tile.band, tile.id, name, str(plane.path), str(plane.hdu),
-         -1 if plane.slice is None else plane.slice, plane.bytes, plane.sha256,
-         options if name == "science" else "")
+         -1 if plane.slice is None else plane.slice, plane.bytes, plane.estimate,
+         plane.whole, plane.sha256, options if name == "science" else "")
         for name, plane in tile_planes(tile).items()
     ]  # fmt: skip
 
@@ -122,4 +128,6 @@ def _plane(entry: dict) -> Plane:
         None if number < 0 else number,
         int(entry["bytes"]),
         str(entry["sha256"]) if entry["sha256"] else "",
+        int(entry["estimate"]),
+        int(entry["whole"]),
     )

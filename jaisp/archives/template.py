@@ -146,7 +146,7 @@ def _tile(
         found = _plane(config, text, source, sums, f"{key}.{name}.url")
         if part is None or not isinstance(found.path, str):
             return found
-        address = cutout_address(found.path, archive.cutout, part, content.pixel_arcsec)
+        address = cutout_address(found.path, str(archive.cutout), part, content.pixel_arcsec)
         return replace(found, path=address, sha256="")  # the checksum is of the whole file
 
     noise = None if isinstance(archive.noise, NoiseEstimate) else archive.noise

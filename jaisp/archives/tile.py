@@ -12,7 +12,9 @@ class Plane:
     """One image array in one file: science, noise, mask or PSF.
 
     `slice` picks one plane of a cube along its slowest axis. `bytes` and `sha256` are of the file,
-    0 and "" where the archive doesn't tell.
+    0 and "" where the archive doesn't tell; it is verified to have them. `estimate` is about how
+    many bytes it has, 0 where nobody says; nothing is verified by it. `whole` is about how many bytes
+    the archive's own file has, where only a part of it is asked for.
     """
 
     path: Path | str
@@ -20,6 +22,8 @@ class Plane:
     slice: int | None = None
     bytes: int = 0
     sha256: str = ""
+    estimate: int = 0
+    whole: int = 0
 
 
 @dataclass(frozen=True)

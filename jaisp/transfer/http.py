@@ -257,8 +257,10 @@ def _check_range(answer: Answer, address: str, part: Part, origin: Origin | None
     if origin is None:
         raise TryAgain(f"{host_of(address)} sends a part that nobody asked for")
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
-    tag, validator = answer.headers.get("etag"), origin.validator or ""
-    is_other = tag is not None and validator.startswith('"') and tag != validator
+    # A server may not know If-Range (DaCHS), and send the rest of another file.
+    validator = origin.validator or ""
+    name = "etag" if validator.startswith('"') else "last-modified"
+    is_other = answer.headers.get(name, validator) != validator
     begins = found is not None and int(found[1]) == part.size
     told = None if found is None or found[2] == "*" else int(found[2])
     if is_other or not begins or (told is not None and origin.length not in (None, told)):

@@ -247,6 +247,22 @@ def test_a_tile_without_its_noise_is_left_out_and_said_so(server, tmp_path, capl
     assert "sharp V 8: has not all of its planes" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("told", "estimate"), [(1435, 1_435_000), (0, 0), (-1, 0), (np.nan, 0), (9e18, 0)]
+)
+def test_how_long_files_are_about_is_kept(server, tmp_path, told, estimate):
+    config = make_config(tmp_path, server, noise={"kind": "rms", "hdu": 1})
+    (cell,) = cells(config)
+    rows = [own | {"access_estsize": told} for own in three_planes(server, cell)]
+    offer(server, rows)
+    counts = plan(config)
+    sharp, _ = read_tiles(config)
+    assert [sharp.science.bytes, sharp.science.estimate] == [0, estimate]
+    assert [sharp.noise.estimate, sharp.mask.estimate] == [estimate, estimate]
+    # Science and noise stand in one file.
+    assert counts["bytes"] == 2 * estimate + (tmp_path / "wide.fits").stat().st_size
+
+
 def test_where_no_outline_is_told_the_field_of_view_will_do(server, tmp_path):
     config = make_config(tmp_path, server, noise={"kind": "estimate"}, mask=None)
     (cell,) = cells(config)

@@ -34,12 +34,6 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_HEAD(self):
-        file = self.server.files.get(self.path.partition("?")[0])
-        self.send_response(404 if file is None else 200)
-        self.send_header("Content-Length", str(0 if file is None else len(file.content)))
-        self.end_headers()
-
     def do_GET(self):
         file = self.server.files.get(self.path.partition("?")[0])
         if file is None:
@@ -54,16 +48,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self, file: Served, status: int = 200, start: int = 0, stop: int | None = None):
         """The file or the range asked for, of which only what comes before `stop` is sent."""
-        asked = self.headers.get("Range")
+        asked, end = self.headers.get("Range"), len(file.content)
         same = self.headers.get("If-Range") in (None, file.tag)
         if asked and file.ranges and same:
-            start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
-        body = file.content[start:]
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, status, end = int(first), 206, int(last) + 1 if last else end
+        body = file.content[start:end]
         self.send_response(status)
         if file.tag:
             self.send_header("ETag", file.tag)
         if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(file.content) - 1}/*")
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(file.content)}")
         if file.length:
             self.send_header("Content-Length", str(len(body)))
         else:
@@ -71,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body if stop is None else body[:stop])
-        if stop is None:
+        if stop is None and end == len(file.content):
             file.whole += 1
 
     def answer(self, status: int, body: bytes = b"", **headers: str):
