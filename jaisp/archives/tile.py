@@ -12,8 +12,8 @@ class Plane:
     """One image array in one file: science, noise, mask or PSF.
 
     `slice` picks one plane of a cube along its slowest axis. `bytes` and `sha256` are of the file,
-    0 and "" where the archive doesn't tell; it is verified to have them. `estimate` is about how
-    many bytes it has, 0 where nobody says; nothing is verified by it. `whole` is about how many bytes
+    0 and "" where the archive doesn't tell; it is verified to have them. `estimate` is about how many
+    bytes it has, 0 where nobody says; nothing is verified by it. `whole` is about how many bytes
     the archive's own file has, where only a part of it is asked for.
     """
 
