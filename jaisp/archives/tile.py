@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaisp.config.survey import FoundImages, MaskBits, PsfShape
+from jaisp.errors import TileError, UserError
+from jaisp.transfer.address import bucket_and_key, is_s3
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,17 @@ class Tile:
     origin: dict[str, str] = field(default_factory=dict)
     # A circle that holds the image: centre (degrees) and radius (arcsec); fetch tells, or nobody.
     footprint: tuple[float, float, float] | None = None
+
+
+def elsewhere(address: str, key: str) -> str:
+    """A file's address that the config names at `key`. Raises UserError where no bucket can have
+    it; what a server has shows when it is asked."""
+    if is_s3(address):
+        try:
+            bucket_and_key(address)
+        except TileError as error:
+            raise UserError(f"{key}: {error}") from None
+    return address
 
 
 def image_options(archive: FoundImages, noise_kind: str, mask: MaskBits | None) -> dict[str, Any]:

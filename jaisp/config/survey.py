@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from jaisp.config.address import Address, LocalPath, Served
 from jaisp.config.section import Section
 
 Hdu = Annotated[int, Field(ge=0)] | str
@@ -14,17 +15,13 @@ Hdu = Annotated[int, Field(ge=0)] | str
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$", max_length=64)]
 
 
-# What stands elsewhere; anything else is a path on this machine.
-Address = Annotated[str, Field(pattern=r"^https?://[^/\s]", max_length=4096)]
-
-
 class PlaneSource(Section):
     """Where the pixels of one plane stand."""
 
-    path: Address | Path | None = Field(
+    path: Address | LocalPath | None = Field(
         None,
-        description="FITS file, from the archive's root, or its address (http, https); default: "
-        "the science file.",
+        description="FITS file, from the archive's root, or its address (http, https, s3); "
+        "default: the science file.",
     )
     hdu: Hdu = Field(0, description="HDU number or EXTNAME.")
     slice: int | None = Field(None, ge=0, description="Plane of a cube, counted from 0.")
@@ -33,8 +30,8 @@ class PlaneSource(Section):
 class ScienceSource(PlaneSource):
     """The science plane; its path is required."""
 
-    path: Address | Path = Field(
-        description="FITS file, from the archive's root, or its address (http, https)."
+    path: Address | LocalPath = Field(
+        description="FITS file, from the archive's root, or its address (http, https, s3)."
     )
 
 
@@ -125,8 +122,8 @@ class FilesArchive(Credentials):
     """Images named one by one: files at hand, or addresses of such elsewhere."""
 
     kind: Literal["files"]
-    root: Address | Path = Field(
-        Path(), description="Folder of the images, from `data`, or its address (http, https)."
+    root: Address | LocalPath = Field(
+        Path(), description="Folder of the images, from `data`, or its address (http, https, s3)."
     )
     images: list[Image] = Field(min_length=1, description="Every image, one band each.")
 
@@ -172,7 +169,12 @@ class Sia2Archive(FoundImages):
     """A service of images: IVOA's Simple Image Access, version 2."""
 
     kind: Literal["sia2"]
-    url: Address = Field(description="Address of the service's queries.")
+    url: Served = Field(description="Address of the service's queries.")
+    cloud_access: bool = Field(
+        False,
+        description="Read images from the public bucket of S3 that the service's `cloud_access` "
+        "names, where it names one, rather than from its `access_url`.",
+    )
     collection: str | None = Field(None, description="The service's name of the data release.")
     band_names: dict[Name, str] = Field(
         {}, description="The service's names of our bands; default: the same."
@@ -250,7 +252,7 @@ class TemplateArchive(FoundImages):
     """Tiles whose addresses follow from their names: a table of tiles, and templates."""
 
     kind: Literal["template"]
-    tiles: Address | Path = Field(
+    tiles: Address | LocalPath = Field(
         description="Table of all tiles (FITS, ECSV, CSV), from `data`, or its address."
     )
     covers: Corners | Centre = Field(

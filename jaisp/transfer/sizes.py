@@ -7,6 +7,8 @@ import pycurl
 
 from jaisp import __version__
 from jaisp.config.fetch import FetchConfig
+from jaisp.transfer import s3
+from jaisp.transfer.address import is_s3
 from jaisp.transfer.http import Answer
 
 
@@ -14,6 +16,8 @@ def size_of(
     address: str, settings: FetchConfig, headers: Mapping[str, str] | None = None
 ) -> int | None:
     """Bytes that the server says a file has; None where it doesn't say, or is not there."""
+    if is_s3(address):
+        return s3.size_of(address, settings)
     answer, handle = Answer(), pycurl.Curl()
     try:
         handle.setopt(pycurl.URL, address)
