@@ -18,14 +18,7 @@ from jaisp import __version__
 from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError
 from jaisp.transfer.address import bucket_and_key, host_of
-from jaisp.transfer.http import (
-    CONNECT_S,
-    Answer,
-    Limits,
-    TryAgain,
-    check_room,
-    check_status,
-)
+from jaisp.transfer.http import CONNECT_S, Answer, Limits, TryAgain, check_room, check_status
 from jaisp.transfer.part import Origin, Part
 
 AMAZON = "https://s3.amazonaws.com"
@@ -46,7 +39,7 @@ WIRE_KINDS = {
     "kind: Connect": "can't be reached",
     "kind: Interrupted": "breaks off",
 }
-# What obstore raises: an object that is not there is none of its own kinds.
+# What obstore raises; where an object is not there it is Python's own.
 FAILURES = (BaseError, FileNotFoundError)
 
 

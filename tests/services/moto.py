@@ -52,21 +52,30 @@ def binary() -> str | None:
 @contextmanager
 def moto() -> Iterator[Store]:
     """Serve an empty store with one bucket."""
+    with started() as port:
+        store = Store(port)
+        try:
+            store.make_bucket(BUCKET)
+            yield store
+        finally:
+            store.close()
+
+
+@contextmanager
+def started(*options: str) -> Iterator[int]:
+    """A server on this machine; gives its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [str(binary()), "-H", "127.0.0.1", "-p", str(port)],
+        [str(binary()), "-H", "127.0.0.1", "-p", str(port), *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    store = Store(port)
     try:
         _wait_for(port, server)
-        store.make_bucket(BUCKET)
-        yield store
+        yield port
     finally:
-        store.close()
         server.terminate()
         server.wait()
 

@@ -29,7 +29,7 @@ from tests.archives.test_sia2 import make_config as sia2_config
 from tests.archives.test_sia2 import offer, three_planes
 from tests.archives.test_template import bricks
 from tests.configs import small_config, write_config, write_tile
-from tests.services.moto import BUCKET, binary, moto
+from tests.services.moto import BUCKET, binary, moto, started
 from tests.services.relay import relayed
 from tests.transfer.server import serving
 
@@ -211,6 +211,13 @@ def test_what_no_other_try_mends_is_given_up_at_once(store, relay, address, said
 def test_a_store_that_is_not_there_is_said_so(store):
     with pytest.raises(TileError, match=rf"^{BUCKET} can't be reached$"):
         get(f"s3://{BUCKET}/a.fits", "http://127.0.0.1:9", attempts=2)
+
+
+def test_a_store_that_can_t_prove_who_it_is_is_refused(store, monkeypatch):
+    monkeypatch.setenv("AWS_ALLOW_INVALID_CERTIFICATES", "true")
+    # With a certificate of its own making.
+    with started("-s") as port, pytest.raises(TileError, match="certificate is not good"):
+        get(f"s3://{BUCKET}/a.fits", f"https://127.0.0.1:{port}", attempts=9)
 
 
 def test_too_long_and_no_room(store, relay, monkeypatch):

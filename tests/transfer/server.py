@@ -56,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         """The file or the range asked for, of which only what comes before `stop` is sent."""
         asked = self.headers.get("Range")
         same = self.headers.get("If-Range") in (None, file.tag)
+        if self.headers.get("If-Match") not in (None, file.tag):
+            self.answer(412)
+            return
         if asked and file.ranges and same:
             start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
         body = file.content[start:]
@@ -63,7 +66,9 @@ class Handler(BaseHTTPRequestHandler):
         if file.tag:
             self.send_header("ETag", file.tag)
         if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(file.content) - 1}/*")
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(file.content) - 1}/{len(file.content)}"
+            )
         if file.length:
             self.send_header("Content-Length", str(len(body)))
         else:
