@@ -3,10 +3,11 @@
 from pathlib import Path
 from urllib.parse import quote
 
-from jaisp.archives.tile import Plane, Tile
+from jaisp.archives.tile import Plane, Tile, elsewhere
 from jaisp.config import Config
 from jaisp.config.survey import FilesArchive, Image, PlaneSource, PsfShape, PsfStamp
 from jaisp.errors import UserError
+from jaisp.transfer.address import is_s3
 
 
 def find_tiles(config: Config, survey: str) -> list[Tile]:
@@ -62,7 +63,9 @@ def locate(root: Path | str, path: Path | str) -> Path | str:
     """A path or an address, from the archive's root."""
     if isinstance(path, str) or isinstance(root, Path):
         return path if isinstance(path, str) else root / path
-    return f"{root.rstrip('/')}/{quote(path.as_posix())}"
+    # A key stands in an address as it is.
+    below = path.as_posix() if is_s3(root) else quote(path.as_posix())
+    return f"{root.rstrip('/')}/{below}"
 
 
 def _tile(survey: str, image: Image, root: Path | str, key: str) -> Tile:
@@ -98,7 +101,7 @@ def _tile_id(image: Image) -> str:
 def _plane(source: PlaneSource, image: Image, root: Path | str, key: str) -> Plane:
     path = locate(root, source.path or image.science.path)
     if isinstance(path, str):
-        return Plane(path, source.hdu, source.slice)
+        return Plane(elsewhere(path, f"{key}.path"), source.hdu, source.slice)
     if not path.is_file():
         raise UserError(
             f"{key}.path: no such file: {path}; mend the path, or name the data folder with "

@@ -5,6 +5,7 @@ overlapping tiles those are taken that some patch lies deepest in.
 """
 
 import io
+import json
 import logging
 import re
 import warnings
@@ -24,7 +25,7 @@ from jaisp.config.survey import ServedPlane, Sia2Archive
 from jaisp.errors import TileError, UserError
 from jaisp.files import partial_dir
 from jaisp.sky import Cell, cells
-from jaisp.transfer.address import check_address
+from jaisp.transfer.address import check_address, is_s3
 from jaisp.transfer.credentials import authorization
 from jaisp.transfer.download import ask, file_name
 
@@ -72,6 +73,8 @@ def find_tiles(config: Config, survey: str) -> list[Tile]:
             rows |= {row.address: row for row in read_answer(answer, archive)}
         except TileError as error:
             raise UserError(f"{key}.url: {error}") from None
+    if archive.cloud_access:
+        _say_what_is_in_no_bucket(survey, rows)
     found = list(_tiles(config, survey, rows, sky))
     _say_what_lacks(config, survey, found, rows)
     return found
@@ -116,7 +119,8 @@ def read_answer(answer: bytes, archive: Sia2Archive) -> Iterator[Row]:
 
 
 def _row(values: Mapping[str, Any], archive: Sia2Archive) -> Row | None:
-    address = _text(values.get("access_url"))
+    address = _in_bucket(_text(values.get("cloud_access"))) if archive.cloud_access else None
+    address = address or _text(values.get("access_url"))
     if address is None:
         return None
     # A service knows the way to itself.
@@ -145,6 +149,16 @@ def _joined(values: Mapping[str, Any], columns: list[str]) -> str | None:
     """What the columns say, with a dash between; None where one of them says nothing."""
     texts = [_text(values.get(column.lower())) for column in columns]
     return None if None in texts else "-".join(str(text) for text in texts)
+
+
+def _in_bucket(told: str | None) -> str | None:
+    """The address in `cloud_access`, {"aws": {"bucket_name": …, "key": …}}; None where it tells of
+    no such bucket. Its region is not needed: buckets are found by their names."""
+    try:
+        bucket = json.loads(told or "{}").get("aws")
+        return None if bucket is None else f"s3://{bucket['bucket_name']}/{bucket['key']}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise TileError(f"tells of a cloud_access that names no bucket ({told!r:.80})") from None
 
 
 def _outline(values: Mapping[str, Any]) -> Outline | None:
@@ -270,6 +284,17 @@ def _say_what_lacks(
         raise UserError(
             f"surveys.{survey}.bands: the archive has no image of band {band!r} ({theirs!r} there; "
             f"it tells of {len(rows)} images here, of bands {offered}); mend band_names, or drop it"
+        )
+
+
+def _say_what_is_in_no_bucket(survey: str, rows: Mapping[str, Row]) -> None:
+    others = sum(not is_s3(row.address) for row in rows.values())
+    if others:
+        log.warning(
+            "%s: %d of %d images have no cloud_access, and come from their access_url",
+            survey,
+            others,
+            len(rows),
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaisp.archives.coverage import Outline, margins, needed
 from jaisp.archives.cutout import Square, cut, cutout_address
-from jaisp.archives.tile import Plane, Tile, image_options, origin_of
+from jaisp.archives.tile import Plane, Tile, elsewhere, image_options, origin_of
 from jaisp.cache import cache_folder
 from jaisp.config import Config
 from jaisp.config.survey import Centre, NamedPlane, NoiseEstimate, TemplateArchive
@@ -166,7 +166,7 @@ def _plane(
     config: Config, text: str, source: NamedPlane, sums: Mapping[str, str], key: str
 ) -> Plane:
     if is_address(text):
-        return Plane(text, source.hdu, sha256=sums.get(file_name(text), ""))
+        return Plane(elsewhere(text, key), source.hdu, sha256=sums.get(file_name(text), ""))
     path = config.data / text
     if not path.resolve().is_relative_to(config.data.resolve()):
         raise UserError(f"{key}: {text}: outside of the data folder; refused")
@@ -187,7 +187,7 @@ def _checksums(
         return {}
     address = _filled(archive.checksums, columns, f"{key}.checksums")
     if not is_address(address):
-        raise UserError(f"{key}.checksums: {address}: no address (http, https)")
+        raise UserError(f"{key}.checksums: {address}: no address (http, https, s3)")
     try:
         text = ask(address, partial_dir(config), config.fetch, headers).decode("utf-8", "replace")
     except TileError as error:

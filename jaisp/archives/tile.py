@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaisp.config.survey import FoundImages, MaskBits, PsfShape
+from jaisp.errors import TileError, UserError
+from jaisp.transfer.address import bucket_and_key, is_s3
 
 
 @dataclass(frozen=True)
@@ -12,9 +14,9 @@ class Plane:
     """One image array in one file: science, noise, mask or PSF.
 
     `slice` picks one plane of a cube along its slowest axis. `bytes` and `sha256` are of the file,
-    0 and "" where the archive doesn't tell; it is verified to have them. `estimate` is about how many
-    bytes it has, 0 where nobody says; nothing is verified by it. `whole` is about how many bytes
-    the archive's own file has, where only a part of it is asked for.
+    0 and "" where the archive doesn't tell; it is verified to have them. `estimate` is about how
+    many bytes it has, 0 where nobody says; nothing is verified by it. `whole` is about how many the
+    archive's own file has, where only a part of it is asked for.
     """
 
     path: Path | str
@@ -50,6 +52,17 @@ class Tile:
     linked: bool = False
     # A circle that holds the image: centre (degrees) and radius (arcsec); fetch tells, or nobody.
     footprint: tuple[float, float, float] | None = None
+
+
+def elsewhere(address: str, key: str) -> str:
+    """A file's address that the config names at `key`. Raises UserError where no bucket can have
+    it; what a server has shows when it is asked."""
+    if is_s3(address):
+        try:
+            bucket_and_key(address)
+        except TileError as error:
+            raise UserError(f"{key}: {error}") from None
+    return address
 
 
 def image_options(archive: FoundImages, noise_kind: str, mask: MaskBits | None) -> dict[str, Any]:

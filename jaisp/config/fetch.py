@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from jaisp.config.address import Served
 from jaisp.config.section import Section
 
 
@@ -17,6 +18,11 @@ class FetchConfig(Section):
     )
     timeout_s: float = Field(60.0, gt=0.0, description="Seconds without a byte that end a try.")
     most_bytes: int = Field(20_000_000_000, gt=0, description="A file longer than this is refused.")
+    s3_endpoint: Served | None = Field(
+        None,
+        description="Address of another store for `s3://` than Amazon's, whose buckets are folders "
+        "there; also of a region of Amazon's, https://s3.REGION.amazonaws.com.",
+    )
     private_hosts: list[str] = Field(
         [],
         description="Names of hosts in private networks to which services and redirects may lead.",

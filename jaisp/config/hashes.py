@@ -25,7 +25,7 @@ SECTIONS = {
 }
 
 # Of a survey's own section: what leaves its pixels as they are.
-LEFT_OUT = ("path", "root", "moc", "token_env", "token_file", "login_env")
+LEFT_OUT = ("path", "root", "moc", "cloud_access", "token_env", "token_file", "login_env")
 
 # The code whose change makes a stage's earlier results stale.
 MODULES = {
@@ -88,6 +88,8 @@ def stage_hash(config: Config, stage: str) -> str:
         }
     if stage in ("plan", "fetch"):
         content["surveys"] = {name: _plain(s) for name, s in config.surveys.items()}
+    if stage == "plan" and (there := _read_from_buckets(config)):
+        content["cloud_access"] = there
     if stage in ("publish", "train"):
         content["grids"] = {n: (s.bands, config.grid(n)) for n, s in config.surveys.items()}
     return _digest(content)
@@ -105,6 +107,11 @@ def group_hash(config: Config, survey: str, cell: CellLike) -> str:
     if own.archive.kind == "simulated":
         content["simulate"] = _section(config, "simulate")
     return _digest(content)
+
+
+def _read_from_buckets(config: Config) -> list[str]:
+    """Surveys whose plans hold other addresses of the same pixels."""
+    return [n for n, s in config.surveys.items() if getattr(s.archive, "cloud_access", False)]
 
 
 @cache

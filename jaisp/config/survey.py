@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from jaisp.config.address import Address, LocalPath, Served
 from jaisp.config.section import Section
 
 Hdu = Annotated[int, Field(ge=0)] | str
@@ -14,17 +15,13 @@ Hdu = Annotated[int, Field(ge=0)] | str
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$", max_length=64)]
 
 
-# What stands elsewhere; anything else is a path on this machine.
-Address = Annotated[str, Field(pattern=r"^https?://[^/\s]", max_length=4096)]
-
-
 class PlaneSource(Section):
     """Where the pixels of one plane stand."""
 
-    path: Address | Path | None = Field(
+    path: Address | LocalPath | None = Field(
         None,
-        description="FITS file, from the archive's root, or its address (http, https); default: "
-        "the science file.",
+        description="FITS file, from the archive's root, or its address (http, https, s3); "
+        "default: the science file.",
     )
     hdu: Hdu = Field(0, description="HDU number or EXTNAME.")
     slice: int | None = Field(None, ge=0, description="Plane of a cube, counted from 0.")
@@ -33,8 +30,8 @@ class PlaneSource(Section):
 class ScienceSource(PlaneSource):
     """The science plane; its path is required."""
 
-    path: Address | Path = Field(
-        description="FITS file, from the archive's root, or its address (http, https)."
+    path: Address | LocalPath = Field(
+        description="FITS file, from the archive's root, or its address (http, https, s3)."
     )
 
 
@@ -125,8 +122,8 @@ class FilesArchive(Credentials):
     """Images named one by one: files at hand, or addresses of such elsewhere."""
 
     kind: Literal["files"]
-    root: Address | Path = Field(
-        Path(), description="Folder of the images, from `data`, or its address (http, https)."
+    root: Address | LocalPath = Field(
+        Path(), description="Folder of the images, from `data`, or its address (http, https, s3)."
     )
     images: list[Image] = Field(min_length=1, description="Every image, one band each.")
 
@@ -197,7 +194,12 @@ class Sia2Archive(FoundImages):
     """A service of images: IVOA's Simple Image Access, version 2."""
 
     kind: Literal["sia2"]
-    url: Address = Field(description="Address of the service's queries.")
+    url: Served = Field(description="Address of the service's queries.")
+    cloud_access: bool = Field(
+        False,
+        description="Read images from the public bucket of S3 that the service's `cloud_access` "
+        "names, where it names one, rather than from its `access_url`.",
+    )
     collection: str | None = Field(None, description="The service's name of the data release.")
     parameters: dict[str, str | int | float] = Field(
         {}, description="More of the query, e.g. {DPSUBTYPE: lsst.deep_coadd, CALIB: 3}."
@@ -228,6 +230,12 @@ class Sia2Archive(FoundImages):
         NoiseEstimate(kind="estimate"), description="The noise plane, or `{kind: estimate}`."
     )
     mask: ServedMask | None = Field(None, description="The mask plane, if there is one.")
+
+    @model_validator(mode="after")
+    def _only_servers_cut(self) -> "Sia2Archive":
+        if self.cutout is not None and self.cloud_access:
+            raise ValueError("a bucket cuts nothing out: drop one of cutout and cloud_access")
+        return self
 
     @field_validator("band", "tile")
     @classmethod
@@ -286,7 +294,7 @@ class TemplateArchive(FoundImages):
     """Tiles whose addresses follow from their names: a table of tiles, and templates."""
 
     kind: Literal["template"]
-    tiles: Address | Path = Field(
+    tiles: Address | LocalPath = Field(
         description="Table of all tiles (FITS, ECSV, CSV), from `data`, or its address."
     )
     covers: Corners | Centre = Field(
@@ -307,6 +315,12 @@ class TemplateArchive(FoundImages):
         description="Address, with {COLUMN}, of a tile's list of SHA-256 sums, as sha256sum "
         "writes it.",
     )
+
+    @model_validator(mode="after")
+    def _only_servers_cut(self) -> "TemplateArchive":
+        if self.cutout is not None and self.science.url.startswith("s3://"):
+            raise ValueError("a bucket cuts nothing out: drop cutout, or name a server")
+        return self
 
     @field_validator("tile", "checksums")
     @classmethod

@@ -17,7 +17,8 @@ from jaisp.cache import cache_folder, cache_name
 from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError
 from jaisp.files import locked, read_json, sha256, write_json
-from jaisp.transfer.address import host_of
+from jaisp.transfer import s3
+from jaisp.transfer.address import host_of, is_s3
 from jaisp.transfer.http import Limits, TryAgain, receive
 from jaisp.transfer.part import Part
 from jaisp.transfer.slots import slot
@@ -142,7 +143,10 @@ def _get(
             try:
                 # Held while bytes come, not while a try is waited for.
                 with slot(cache_folder() / ".slots", host, settings.per_host):
-                    receive(_handle(), wanted.address, part, limits, headers)
+                    if is_s3(wanted.address):
+                        s3.receive(wanted.address, part, limits, settings.s3_endpoint)
+                    else:
+                        receive(_handle(), wanted.address, part, limits, headers)
                 digest = _check(wanted, part, verify)
             except TryAgain as error:
                 fruitless = 1 if part.size > before else fruitless + 1

@@ -185,7 +185,7 @@ def _ask(
     finally:
         for each in file:
             _close(each)
-    _check_status(answer, address, part)
+    check_status(answer, address, part)
     if answer.status in (200, 206) and not file:
         _begin(answer, address, part, origin, limits)  # an empty body
     return answer
@@ -210,7 +210,9 @@ def _raise(error: pycurl.error, problem: list[Exception], address: str) -> None:
     raise (TileError if code in HOPELESS else TryAgain)(reason) from None
 
 
-def _check_status(answer: Answer, address: str, part: Part) -> None:
+def check_status(answer: Answer, address: str, part: Part) -> None:
+    """Raise for what a server answers instead of a file: TryAgain where it may think otherwise
+    later, else TileError."""
     if answer.status in (200, 206) or answer.status in REDIRECTS:
         return
     if answer.status == 416:
@@ -228,9 +230,14 @@ def _begin(answer: Answer, address: str, part: Part, origin: Origin | None, limi
         _check_range(answer, address, part, origin)
     else:
         part.begin(_origin_of(answer, address))
-    if answer.length is None:
-        return
-    total = part.size + answer.length
+    if answer.length is not None:
+        check_room(part, answer.length, limits)
+
+
+def check_room(part: Part, coming: int, limits: Limits) -> None:
+    """Raise where so many bytes more are too many: for what the archive said, for the most that a
+    file may have, or for the disk."""
+    total = part.size + coming
     if limits.expected_bytes is not None and total != limits.expected_bytes:
         part.discard()
         raise TryAgain(f"{total} bytes long, not {limits.expected_bytes} as the archive said")
@@ -238,7 +245,7 @@ def _begin(answer: Answer, address: str, part: Part, origin: Origin | None, limi
         part.discard()
         raise TileError(f"{total} bytes long, more than fetch.most_bytes; refused")
     free = shutil.disk_usage(part.path.parent).free
-    if answer.length + SPARE > free:
+    if coming + SPARE > free:
         raise TileError(
             f"{part.path.parent}: {free / 1e9:.1f} GB are left for {total / 1e9:.1f} GB; make room "
             "on this disk, or name another folder with JAISP_CACHE"

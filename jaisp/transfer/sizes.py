@@ -8,6 +8,8 @@ import pycurl
 
 from jaisp import __version__
 from jaisp.config.fetch import FetchConfig
+from jaisp.transfer import s3
+from jaisp.transfer.address import is_s3
 from jaisp.transfer.http import Answer
 
 
@@ -19,6 +21,8 @@ def size_of(
     Asks for the first byte alone: there are servers that never answer a HEAD (DaCHS), and signed
     addresses that allow none.
     """
+    if is_s3(address):
+        return s3.size_of(address, settings)
     answer, handle = Answer(), pycurl.Curl()
     asked = {**(headers or {}), "Range": "bytes=0-0"}
     try:

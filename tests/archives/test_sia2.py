@@ -1,6 +1,7 @@
 """What a service of images answers becomes the tiles that the sky needs, or one line."""
 
 import io
+import json
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -11,6 +12,7 @@ from astropy.table import Table
 from jaisp.archives.sia2 import find_tiles, question, read_answer
 from jaisp.archives.table import read_tiles
 from jaisp.config import load_config
+from jaisp.config.hashes import group_hash, stage_hash
 from jaisp.config.survey import Sia2Archive
 from jaisp.errors import TileError, UserError
 from jaisp.fetch import BATCHES, fetch, gather_fetched
@@ -289,6 +291,63 @@ def test_a_band_that_lacks_is_told_with_those_there_are(server, tmp_path):
     offer(server, three_planes(server, cell))
     with pytest.raises(UserError, match=r"surveys\.sharp\.bands: .*'V' \('WHITE' there.* VIS"):
         find_tiles(config, "sharp")
+
+
+def in_cloud(bucket="euclid-q1", key="q1/MER/a.fits"):
+    return json.dumps({"aws": {"bucket_name": bucket, "key": key, "region": "us-east-1"}})
+
+
+def test_a_bucket_is_preferred_where_one_is_named_and_asked_for(server, tmp_path, caplog):
+    config = make_config(tmp_path, server, cloud_access=True)
+    (cell,) = cells(config)
+    science, noise, mask = three_planes(server, cell)
+    name = science["access_url"].rpartition("/")[2]
+    cloud = (in_cloud(key=f"q1/MER/{name}"), "", '{"gcp": {}}')
+    rows = zip((science, noise, mask), cloud, strict=True)
+    offer(server, [row | {"cloud_access": text} for row, text in rows])
+    (tile,) = find_tiles(config, "sharp")
+    assert tile.science.path == f"s3://euclid-q1/q1/MER/{name}"
+    assert (tile.noise.path, tile.mask.path) == (noise["access_url"], mask["access_url"])
+    assert "2 of 3 images have no cloud_access" in caplog.text
+    (tmp_path / "wide.fits").unlink()
+    plain = make_config(tmp_path, server)
+    (tile,) = find_tiles(plain, "sharp")
+    assert tile.science.path == science["access_url"]
+    # Other addresses of the same pixels: they are planned anew, and warped as they were.
+    assert stage_hash(plain, "plan") != stage_hash(config, "plan")
+    assert group_hash(plain, "sharp", cell) == group_hash(config, "sharp", cell)
+
+
+@pytest.mark.parametrize(
+    "cloud",
+    [
+        "no JSON",
+        "[1]",
+        "7",
+        '{"aws": 7}',
+        '{"aws": {"key": "a"}}',
+        '{"aws": {"bucket_name": "bucket"}}',
+        "[" * 100_000,
+        in_cloud(bucket=""),
+        in_cloud(bucket=".."),
+        in_cloud(bucket="a@10.0.0.1"),
+        in_cloud(bucket="a/b/.."),
+        in_cloud(bucket=7),
+        in_cloud(bucket=None),
+        in_cloud(key=""),
+        in_cloud(key="a/../../b"),
+        in_cloud(key="a\nb"),
+        in_cloud(key="a\x00b"),
+        in_cloud(key="x" * 100_000),
+    ],
+)
+def test_hostile_buckets_are_one_line(cloud):
+    archive = Sia2Archive(kind="sia2", url="https://a.org/sia", cloud_access=True)
+    rows = [{"access_url": "https://a.org/a.fits", "cloud_access": cloud}]
+    with pytest.raises(TileError, match=r"refused|names no bucket") as told:
+        list(read_answer(votable(rows), archive))
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 300
 
 
 ENTITIES = b"".join(b'<!ENTITY %c "%s">' % (98 + k, b"&%c;" % (97 + k) * 10) for k in range(9))

@@ -165,6 +165,10 @@ def test_files_at_hand_by_the_same_names(server, tmp_path):
         ({"science": {"url": "{brickname}.fits"}}, "no such file"),
         ({"science": {"url": "../{brickname}.fits"}}, "outside of the data folder"),
         ({"checksums": "sums/{brickname}"}, "no address"),
+        ({"science": {"url": "s3://bucket/../{brickname}"}}, r"science\.url: .*refused"),
+        ({"science": {"url": "s3:///{brickname}"}}, r"science\.url: .*no bucket's name"),
+        ({"tiles": "s3://bucket/../bricks.csv"}, r"archive\.tiles: .*refused"),
+        ({"checksums": "s3://bucket//{brickname}"}, r"archive\.checksums: .*refused"),
     ],
 )
 def test_mistakes_are_one_line_with_the_key(server, tmp_path, changes, reason):

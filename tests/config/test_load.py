@@ -72,6 +72,15 @@ def test_unknown_key_of_an_image_names_its_place(tmp_path):
     assert "surveys.sharp.archive.images.0.zerpoint: unknown key" in refusal(tmp_path, content)
 
 
+@pytest.mark.parametrize("root", ["s3:///a", "gs://bucket/a", "s3://bucket/" + "x" * 100_000])
+def test_an_address_that_nobody_reads_from_is_no_path(tmp_path, root):
+    content = small_config()
+    content["surveys"]["sharp"]["archive"]["root"] = root
+    message = refusal(tmp_path, content)
+    assert "surveys.sharp.archive.root: string should" in message
+    assert len(message) < 400
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = write_config(tmp_path, small_config())
     path.write_text(path.read_text() + "\nrun: again\n")

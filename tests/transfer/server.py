@@ -50,6 +50,9 @@ class Handler(BaseHTTPRequestHandler):
         """The file or the range asked for, of which only what comes before `stop` is sent."""
         asked, end = self.headers.get("Range"), len(file.content)
         same = self.headers.get("If-Range") in (None, file.tag)
+        if self.headers.get("If-Match") not in (None, file.tag):
+            self.answer(412)
+            return
         if asked and file.ranges and same:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, status, end = int(first), 206, int(last) + 1 if last else end

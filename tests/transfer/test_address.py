@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaisp.errors import TileError
-from jaisp.transfer.address import check_address, check_redirect, host_of, is_address
+from jaisp.transfer.address import (
+    bucket_and_key,
+    check_address,
+    check_redirect,
+    host_of,
+    is_address,
+    is_s3,
+)
 
 PUBLIC = "93.184.216.34"
 
@@ -31,6 +38,7 @@ def names(monkeypatch):
 def test_what_is_an_address():
     assert is_address("https://host/a.fits")
     assert is_address("http://host")
+    assert is_address("s3://bucket/a.fits")
     assert not is_address("a/b.fits")
     assert not is_address("s3.fits")
     assert not is_address("file:///etc/passwd")
@@ -69,6 +77,30 @@ def test_public_ones_are_good(address):
         "https://a.org/a b",
         "https://a.org/\nx",
         "https://a.org/" + "x" * 100_000,
+        "s3://bucket/" + "x" * 100_000,
+        "s3://bucket/a\x00b",
+        "s3://bucket/a\nb",
+        "s3://bucket/a/../b",
+        "s3://bucket/..",
+        "s3://bucket/./a",
+        "s3://bucket//a",
+        "s3://bucket/a/",
+        "s3://bucket/",
+        "s3://bucket",
+        "s3:///a",
+        "s3://",
+        "s3:bucket/a",
+        "s3://b/a",
+        "s3://../a",
+        "s3://a..b/a",
+        "s3://a.b.c@host/a",
+        "s3://user:word@bucket/a",
+        "s3://bucket:80/a",
+        "s3://bucket?x/a",
+        "s3://bucket#x/a",
+        "s3://BUCKET/a",
+        "s3://bücket/a",
+        "s3://" + "b" * 100_000 + "/a",
     ],
 )
 def test_others_are_refused_in_one_line(address):
@@ -85,6 +117,25 @@ def test_any_text_is_an_address_or_refused(text):
         assert is_address(text)
 
 
+def test_an_object_s_bucket_and_key():
+    assert bucket_and_key("s3://nasa-irsa/q1/a b+%20.fits") == ("nasa-irsa", "q1/a b+%20.fits")
+    assert host_of("S3://a.bucket/x?y") == "a.bucket"
+    assert is_s3("S3://a.bucket/x")
+    assert not is_s3("https://a.org/s3://b/c")
+    # Whatever a service names, it is looked for at the config's own store.
+    check_address("s3://169.254.169.254/latest/meta-data")
+    with pytest.raises(TileError, match="no object in a bucket"):
+        bucket_and_key("https://a.org/x")
+
+
+@given(st.text(max_size=200))
+def test_any_text_after_s3_is_an_object_or_refused(text):
+    with suppress(TileError):
+        bucket, key = bucket_and_key(f"s3://{text}")
+        assert f"{bucket}/{key}" == text
+        assert not {"", ".", ".."} & {bucket, *key.split("/")}
+
+
 def test_a_private_host_that_is_meant():
     check_address("https://inside.org/x", {"inside.org"})
     with pytest.raises(TileError, match=r"fetch\.private_hosts"):
@@ -96,6 +147,12 @@ def test_a_private_host_that_is_meant():
 def test_redirects():
     check_redirect("https://a.org/x", "https://b.org/y")
     check_redirect("https://inside.org/x", "https://inside.org/y")
-    for target in ("http://a.org/x", "file:///etc/passwd", "https://inside.org/y", "x"):
+    for target in (
+        "s3://bucket/x",
+        "http://a.org/x",
+        "file:///etc/passwd",
+        "https://inside.org/y",
+        "x",
+    ):
         with pytest.raises(TileError):
             check_redirect("https://a.org/x", target)

@@ -1,0 +1,90 @@
+"""moto's S3 on this machine: buckets with ranges, ETags and who may read what."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+
+BUCKET = "survey-images"
+
+
+class Store:
+    """A running store. address: its endpoint."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.address = f"http://127.0.0.1:{port}"
+        self._owner = boto3.client(
+            "s3",
+            endpoint_url=self.address,
+            aws_access_key_id="owner",
+            aws_secret_access_key="owner",
+            region_name="us-east-1",
+        )
+
+    def make_bucket(self, name: str) -> None:
+        self._owner.create_bucket(Bucket=name)
+
+    def put(self, key: str, content: bytes, public: bool = True) -> str:
+        """Put an object for everyone, or for its owner alone; returns its address."""
+        who = "public-read" if public else "private"
+        self._owner.put_object(Bucket=BUCKET, Key=key, Body=content, ACL=who)
+        return f"s3://{BUCKET}/{key}"
+
+    def remove(self, key: str) -> None:
+        self._owner.delete_object(Bucket=BUCKET, Key=key)
+
+    def close(self) -> None:
+        self._owner.close()
+
+
+def binary() -> str | None:
+    """Where the server is, if it is installed."""
+    return shutil.which("moto_server", path=str(Path(sys.executable).parent))
+
+
+@contextmanager
+def moto() -> Iterator[Store]:
+    """Serve an empty store with one bucket."""
+    with started() as port:
+        store = Store(port)
+        try:
+            store.make_bucket(BUCKET)
+            yield store
+        finally:
+            store.close()
+
+
+@contextmanager
+def started(*options: str) -> Iterator[int]:
+    """A server on this machine; gives its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [str(binary()), "-H", "127.0.0.1", "-p", str(port), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port, server)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_for(port: int, server: subprocess.Popen) -> None:
+    for _ in range(1500):
+        assert server.poll() is None, "moto_server did not start"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise TimeoutError("moto_server does not answer")
