@@ -26,7 +26,7 @@ from machine import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from jaisp.config.fetch import FetchConfig
-from jaisp.fetch import _verify_structure
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from tests.services.nginx import nginx
 
@@ -76,7 +76,7 @@ def compare(address: str, names: list[str], folder: Path, rounds: int) -> dict[s
     addresses = [f"{address}/{name}" for name in names]
     ways: dict[str, Callable[[], None]] = {
         "curl": lambda: with_curl(addresses, folder / "curl"),
-        "ours, whole": lambda: ours(addresses, folder / "cache", _verify_structure),
+        "ours, whole": lambda: ours(addresses, folder / "cache", verify_structure),
         "ours, not opened": lambda: ours(addresses, folder / "cache", lambda path: None),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}

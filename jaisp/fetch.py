@@ -7,18 +7,17 @@ that lies elsewhere is brought there (`jaisp.transfer`).
 import hashlib
 import logging
 import os
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyUserWarning, AstropyWarning
 from astropy.wcs import WCS
 
 from jaisp.archives import Plane, Tile
@@ -35,23 +34,20 @@ from jaisp.files import (
     sha256,
     write_problems,
 )
-from jaisp.packed import OPENERS, unpacked_length
-from jaisp.progress import track
+from jaisp.progress import Arrivals, arriving, track
 from jaisp.sky import footprint, given_wcs
+from jaisp.structure import opened, verify_structure
 from jaisp.transfer import Wanted, download, is_address
-from jaisp.transfer.credentials import authorization
+from jaisp.transfer.credentials import authorization, source_of
 from jaisp.transfer.download import in_cache
+from jaisp.transfer.http import Unwelcome
 from jaisp.transfer.sizes import size_of
 
 log = logging.getLogger(__name__)
 
 # A fixed number of jobs, whatever the number of tiles, so that no checkpoint is needed.
 BATCHES = 4
-# What no FITS file begins with: pages that say sorry.
-PAGES = (b"<", b"{")
-
-_verifying = threading.Lock()  # warnings are filtered for all threads at once
-
+Key = tuple[str, str]  # of a file elsewhere: survey and address
 Bring = Callable[[], dict[str, Any]]
 
 
@@ -72,16 +68,22 @@ def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
     clear_problems(config, stage)
     planes: dict[str, dict] = {}
     failed: list[str] = []
-    brought = _bring(config, tiles)
-    for tile in track(tiles, f"fetch {batch}"):
-        try:
-            planes |= _fetch_tile(tile, brought)
-        except TileError as error:
-            if strict:
-                raise UserError(f"{tile.survey} {tile.band} {tile.id}: {error}") from None
-            log.warning("%s %s %s set aside: %s", tile.survey, tile.band, tile.id, error)
-            record_problem(config, stage, tile.survey, tile.band, tile.id, str(error))
-            failed.append(f"{tile.survey}/{tile.band}/{tile.id}")
+    wanted, headers = _wanted(config, tiles)
+    start = time.monotonic()
+    with arriving(f"fetch {batch}") if wanted else nullcontext() as arrivals:
+        brought = _bring(config, wanted, headers, arrivals) if arrivals else {}
+        # Of two bars, that of the bytes is the one to watch.
+        for tile in tiles if wanted else track(tiles, f"fetch {batch}"):
+            try:
+                planes |= _fetch_tile(config, tile, brought)
+            except TileError as error:
+                if strict:
+                    raise UserError(f"{tile.survey} {tile.band} {tile.id}: {error}") from None
+                log.warning("%s %s %s set aside: %s", tile.survey, tile.band, tile.id, error)
+                record_problem(config, stage, tile.survey, tile.band, tile.id, str(error))
+                failed.append(f"{tile.survey}/{tile.band}/{tile.id}")
+    if brought:
+        _log_brought(batch, brought, time.monotonic() - start)
     return {"planes": planes, "failed": failed}
 
 
@@ -125,7 +127,7 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
         if key in wanted and key not in here and not plane.bytes and not plane.estimate
     ]
 
-    def ask_for(key: tuple[str, str]) -> int | None:
+    def ask_for(key: Key) -> int | None:
         return size_of(wanted[key].address, config.fetch, headers[wanted[key].survey])
 
     with ThreadPoolExecutor(config.fetch.concurrent) as pool:
@@ -148,25 +150,70 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def _bring(config: Config, tiles: list[Tile]) -> dict[tuple[str, str], Bring]:
+def _bring(
+    config: Config,
+    wanted: Mapping[Key, Wanted],
+    headers: Mapping[str, Mapping[str, str]],
+    arrivals: Arrivals,
+) -> dict[Key, Bring]:
     """Start to bring what lies elsewhere, several files at a time; by survey and address, what
     waits for each file's entry, or raises TileError."""
-    wanted, headers = _wanted(config, tiles)
     pool = ThreadPoolExecutor(config.fetch.concurrent, "fetch")
+    for key, file in wanted.items():
+        arrivals.expect(key, file.bytes)
     try:
         return {
-            key: pool.submit(
-                download, file, config.fetch, _verify_structure, headers[file.survey]
-            ).result
+            key: pool.submit(_bring_one, config, file, headers[file.survey], arrivals).result
             for key, file in wanted.items()
         }
     finally:
         pool.shutdown(wait=False)
 
 
+def _bring_one(
+    config: Config, file: Wanted, headers: Mapping[str, str], arrivals: Arrivals
+) -> dict[str, Any]:
+    key = file.survey, file.address
+    verify = partial(verify_structure, most_bytes=config.fetch.most_bytes)
+    try:
+        entry = download(file, config.fetch, verify, headers, partial(arrivals.tell, key))
+    except Unwelcome as error:
+        arrivals.drop(key)
+        archive = config.surveys[file.survey].archive
+        assert isinstance(archive, Credentials)
+        source = source_of(archive, f"surveys.{file.survey}.archive")
+        raise TileError(f"{error}: {source}; renew it and run again") from None
+    except TileError:
+        arrivals.drop(key)
+        raise
+    if not entry["fetched"]:
+        arrivals.drop(key)
+    return entry
+
+
+def _log_brought(batch: int, brought: Mapping[Key, Bring], seconds: float) -> None:
+    """One line of what came, how fast, and what was here already."""
+    entries = []
+    for bring in brought.values():
+        with suppress(TileError):
+            entries.append(bring())
+    came = [entry["bytes"] for entry in entries if entry["fetched"]]
+    here = [entry["bytes"] for entry in entries if not entry["fetched"]]
+    log.info(
+        "fetch %d: %d files, %d bytes in %.1f s, %.1f MB/s; %d files, %d bytes were in the cache",
+        batch,
+        len(came),
+        sum(came),
+        seconds,
+        sum(came) / 1e6 / max(seconds, 1e-3),
+        len(here),
+        sum(here),
+    )
+
+
 def _wanted(
     config: Config, tiles: list[Tile]
-) -> tuple[dict[tuple[str, str], Wanted], dict[str, Mapping[str, str]]]:
+) -> tuple[dict[Key, Wanted], dict[str, Mapping[str, str]]]:
     """By survey and address, the files that lie elsewhere; and by survey, credentials for them."""
     wanted = {
         (tile.survey, plane.path): Wanted(tile.survey, plane.path, plane.bytes, plane.sha256)
@@ -185,12 +232,12 @@ def _headers(config: Config, survey: str) -> Mapping[str, str]:
     return authorization(archive, f"surveys.{survey}.archive")
 
 
-def _fetch_tile(tile: Tile, brought: Mapping[tuple[str, str], Bring]) -> dict[str, dict]:
+def _fetch_tile(config: Config, tile: Tile, brought: Mapping[Key, Bring]) -> dict[str, dict]:
     """Verify a tile's files and planes; returns what the receipt says of each plane."""
     links = {
         path: brought[tile.survey, str(path)]()
         if (tile.survey, str(path)) in brought
-        else _link(tile, path)
+        else _link(config, tile, path)
         for path in {plane.path for plane in tile_planes(tile).values()}
     }
     entries: dict[str, dict] = {}
@@ -207,12 +254,12 @@ def _fetch_tile(tile: Tile, brought: Mapping[tuple[str, str], Bring]) -> dict[st
     return entries
 
 
-def _link(tile: Tile, source: Path | str) -> dict:
+def _link(config: Config, tile: Tile, source: Path | str) -> dict:
     """Verify a local file and link it into the cache."""
     source = Path(source).absolute()
     if not source.is_file():
         raise TileError(f"no such file: {source}")
-    _verify_structure(source)
+    verify_structure(source, config.fetch.most_bytes)
     digest = sha256(source)
     name = cache_name(tile.survey, digest, source.name)
     final = cache_folder() / name
@@ -225,24 +272,6 @@ def _link(tile: Tile, source: Path | str) -> dict:
     return {"file": name, "bytes": source.stat().st_size, "sha256": digest}
 
 
-def _verify_structure(path: Path) -> None:
-    """The file is FITS, whole, and its own checksums, where it carries them, hold."""
-    with path.open("rb") as handle:
-        if handle.read(1) in PAGES:
-            raise TileError(f"{path.name} is a page of text, no FITS file")
-    with _opened(path, checksum=True, lazy_load_hdus=False) as hdus:
-        for hdu in hdus:
-            # Reading a checksum keyword verifies it; the data are mapped, not loaded, otherwise.
-            hdu.verify("exception")
-        last = hdus[-1].fileinfo()
-        packing = hdus._file.compression
-        length = unpacked_length(path, packing) if packing in OPENERS else path.stat().st_size
-        # Astropy unpacks other packings whole when it opens them, and sees to it itself.
-        whole = packing is not None and packing not in OPENERS
-        if not whole and last["datLoc"] + last["datSpan"] > length:
-            raise TileError(f"{path.name} is truncated")
-
-
 def _verify_planes(tile: Tile) -> list[float] | None:
     """Each plane is an image of the science plane's shape, and the science plane has a WCS.
 
@@ -251,7 +280,7 @@ def _verify_planes(tile: Tile) -> list[float] | None:
     shapes = {}
     circle = None
     for name, plane in tile_planes(tile).items():
-        with _opened(Path(plane.path)) as hdus:
+        with opened(Path(plane.path)) as hdus:
             header = _image_header(hdus, plane, name)
             shapes[name] = (header["NAXIS1"], header["NAXIS2"])
             if name == "science":
@@ -301,26 +330,3 @@ def _image_header(hdus: fits.HDUList, plane: Plane, name: str) -> fits.Header:
     if (plane.slice or 0) >= depth:
         raise TileError(f"{name}: {file}[{plane.hdu}] has {depth} planes, none is {plane.slice}")
     return hdu.header
-
-
-@contextmanager
-def _opened(path: Path, **options: bool) -> Iterator[fits.HDUList]:
-    """Open a FITS file; whatever astropy finds wrong with it becomes a TileError."""
-    try:
-        with _verifying, warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            warnings.filterwarnings("error", "File may have been truncated", AstropyUserWarning)
-            warnings.filterwarnings("error", ".*[Cc]hecksum verification", AstropyUserWarning)
-            warnings.filterwarnings("error", ".*[Dd]atasum verification", AstropyUserWarning)
-            # Our own handle: astropy leaves its open when a file turns out not to be FITS.
-            with path.open("rb") as handle, fits.open(handle, **options) as hdus:
-                yield hdus
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        fits.VerifyError,
-        AstropyUserWarning,
-    ) as error:
-        raise TileError(f"{path.name}: {' '.join(str(error).split())}") from None

@@ -280,6 +280,20 @@ def test_tiles_elsewhere_are_brought_into_the_cache_once(elsewhere):
     assert "open" not in (config.results / "tiles.ecsv").read_text()
 
 
+def test_a_batch_says_what_came_and_what_was_here(elsewhere, caplog):
+    caplog.set_level("INFO")
+    server, config = elsewhere
+    plan(config)
+    length = sum(len(file.content) for file in server.files.values())
+    for came, here in ((length, 0), (0, length)):
+        caplog.clear()
+        fetch_all(config)
+        lines = [r.args for r in caplog.records if "were in the cache" in r.getMessage()]
+        assert sum(n_bytes for _, _, n_bytes, *_ in lines) == came
+        assert sum(n_bytes for *_, n_bytes in lines) == here
+        assert sum(n_files for _, n_files, *_ in lines) == (2 if came else 0)
+
+
 def test_a_tile_that_is_not_there_is_set_aside_with_its_address(elsewhere):
     server, config = elsewhere
     del server.files["/dr1/wide.fits"]

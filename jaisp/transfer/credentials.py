@@ -27,6 +27,15 @@ def authorization(credentials: Credentials, key: str) -> dict[str, str]:
     return {}
 
 
+def source_of(credentials: Credentials, key: str) -> str:
+    """Where a credential comes from, to be named to whoever has to renew it; never what it is."""
+    if credentials.token_env is not None:
+        return f"{key}.token_env, the variable {credentials.token_env}"
+    if credentials.token_file is not None:
+        return f"{key}.token_file, {credentials.token_file}"
+    return f"{key}.login_env, the variable {credentials.login_env}"
+
+
 def _variable(name: str, key: str) -> str:
     value = os.environ.get(name, "").strip()
     if not value or not value.isprintable():

@@ -16,11 +16,11 @@ from tenacity.wait import wait_random_exponential
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError
-from jaisp.files import locked, read_json, sha256, write_json
+from jaisp.files import locked, read_json, sha256
 from jaisp.transfer import s3
 from jaisp.transfer.address import host_of, is_s3
-from jaisp.transfer.http import Limits, TryAgain, receive
-from jaisp.transfer.part import Part
+from jaisp.transfer.http import Limits, TryAgain, Watch, receive, unwatched
+from jaisp.transfer.part import Part, write_note
 from jaisp.transfer.slots import slot
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ LONGEST_WAIT_S = 300.0
 FIRST_WAIT_S = 0.5
 
 _handles = threading.local()
+# Checksums take a processor each: more of them at a time only wait for one another.
+_checking = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,25 @@ def download(
     settings: FetchConfig,
     verify: Callable[[Path], None],
     headers: Mapping[str, str] | None = None,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """Bring a file into the cache, unless it is there; returns its name below the cache, bytes and
     checksum, and whether it was fetched just now.
 
     A file is got to a `.part` beside the cache's files, verified there (length, checksum, and
-    whatever `verify` raises TileError for) and renamed; a part is gone on with in any later try or
-    run. Raises TileError when it can't be had.
+    whatever `verify` raises TileError for), synced and renamed; a part is gone on with in any later
+    try or run. watch: told how far it is. Raises TileError when it can't be had.
     """
     folder, key = _place(wanted)
+    index = folder / f"{key}.json"
     with locked(folder / f".{key}.lock"):
-        known = _cached(folder / f"{key}.json", wanted)
-        if known is not None:
-            return known | {"fetched": False}
+        known = _cached(index, wanted)
         part = Part(folder / key)
-        digest = _get(wanted, part, settings, verify, headers)
-        entry = _keep(wanted, part, digest)
-        write_json(folder / f"{key}.json", entry)
+        if known is not None:
+            part.discard()  # the note that a process left which was killed right after the rename
+            return known | {"fetched": False}
+        digest = _get(wanted, part, settings, verify, headers, watch)
+        entry = _keep(wanted, part, digest, index)
     return entry | {"fetched": True}
 
 
@@ -95,7 +99,7 @@ def ask(
     key = hashlib.sha256(address.encode()).hexdigest()[:32]
     part = Part(folder / f".{os.getpid()}.{threading.get_ident()}.{key}")
     try:
-        _get(Wanted("", address), part, settings, verify, headers)
+        _get(Wanted("", address), part, settings, verify, headers, unwatched)
         return part.path.read_bytes()
     finally:
         part.discard()
@@ -121,6 +125,7 @@ def _get(
     settings: FetchConfig,
     verify: Callable[[Path], None],
     headers: Mapping[str, str] | None,
+    watch: Watch,
 ) -> str:
     """Try until it is there, or until too many tries in a row have brought nothing; returns its
     checksum."""
@@ -144,10 +149,11 @@ def _get(
                 # Held while bytes come, not while a try is waited for.
                 with slot(cache_folder() / ".slots", host, settings.per_host):
                     if is_s3(wanted.address):
-                        s3.receive(wanted.address, part, limits, settings.s3_endpoint)
+                        s3.receive(wanted.address, part, limits, settings.s3_endpoint, watch)
                     else:
-                        receive(_handle(), wanted.address, part, limits, headers)
-                digest = _check(wanted, part, verify)
+                        receive(_handle(), wanted.address, part, limits, headers, watch)
+                with _checking:
+                    digest = _check(wanted, part, verify)
             except TryAgain as error:
                 fruitless = 1 if part.size > before else fruitless + 1
                 log.info("%s: %s; tried %d times", wanted.address, error, fruitless)
@@ -169,7 +175,7 @@ def _check(wanted: Wanted, part: Part, verify: Callable[[Path], None]) -> str:
     try:
         if wanted.bytes and part.size != wanted.bytes:
             raise TileError(f"{part.size} bytes long, not {wanted.bytes} as the archive said")
-        digest = sha256(part.path)
+        digest = part.sha256()
         if wanted.sha256 and digest != wanted.sha256:
             raise TileError("differs from the archive's checksum")
         verify(part.path)
@@ -180,15 +186,20 @@ def _check(wanted: Wanted, part: Part, verify: Callable[[Path], None]) -> str:
     return digest
 
 
-def _keep(wanted: Wanted, part: Part, digest: str) -> dict[str, Any]:
-    """Sync the whole part, and rename it to where its checksum puts it."""
+def _keep(wanted: Wanted, part: Part, digest: str, index: Path) -> dict[str, Any]:
+    """Sync the whole part, and rename it to where its checksum puts it.
+
+    The index says where before it is there: killed in between, the whole part is verified again;
+    the other way round the file would be there, and asked for a second time.
+    """
     part.sync()
-    size = part.size
     name = cache_name(wanted.survey, digest, file_name(wanted.address))
+    entry = {"file": name, "bytes": part.size, "sha256": digest}
     final = cache_folder() / name
     final.parent.mkdir(parents=True, exist_ok=True)
+    write_note(index, entry)
     part.finish(final)
-    return {"file": name, "bytes": size, "sha256": digest}
+    return entry
 
 
 def file_name(address: str) -> str:

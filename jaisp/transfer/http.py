@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,12 +18,15 @@ from jaisp.transfer.address import check_redirect, host_of
 from jaisp.transfer.part import Origin, Part
 
 BUFFER = 512 << 10  # bytes
+TELL = 1 << 20  # bytes, between two words of how far it is
+FOLLOW = 64 << 20  # bytes, between two of which the checksum goes on
 CONNECT_S = 30
 MOST_REDIRECTS = 5
 SPARE = 64 << 20  # bytes that stay free on the disk
 # What a server answers when it may think otherwise later. IRSA answers 400 at random.
 PASSING = {400, 408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 507, 520, 522, 524}
 LACKING = {401: "needs a credential", 403: "doesn't let us", 404: "is not there", 410: "is gone"}
+UNWELCOME = {401, 403}
 REDIRECTS = {301, 302, 303, 307, 308}
 # libcurl's failures that no other try mends: certificates, and addresses that are none.
 HOPELESS = {
@@ -39,6 +42,18 @@ class TryAgain(TileError):
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
         self.after = after
+
+
+class Unwelcome(TileError):
+    """The credential that was sent is not taken."""
+
+
+# Told how many bytes of a file are here, and how many it has, where the server says so.
+Watch = Callable[[int, int | None], None]
+
+
+def unwatched(here: int, length: int | None) -> None:
+    """Nobody wants to know how far a file is."""
 
 
 @dataclass(frozen=True)
@@ -84,27 +99,101 @@ class Answer:
         return self.headers.get("content-encoding", "identity").lower() != "identity"
 
 
+class Body:
+    """What takes an answer's body as it comes, and writes it to the part.
+
+    problem: why it stopped the transfer; libcurl knows no exceptions.
+    """
+
+    def __init__(
+        self, address: str, part: Part, origin: Origin | None, limits: Limits, watch: Watch
+    ) -> None:
+        self.address, self.part, self.limits = address, part, limits
+        self.answer = Answer()
+        self.problem: Exception | None = None
+        self._origin = origin
+        self._watch = watch
+        self._file: IO[bytes] | None = None
+        self._length: int | None = None
+        self._received = self._told = self._followed = 0
+
+    def take(self, chunk: bytes) -> int:
+        """Less than was given stops the transfer."""
+        try:
+            if self.answer.status not in (200, 206):
+                return len(chunk)  # what a failure or a redirect says
+            if self._file is None:
+                self._open()
+            assert self._file is not None
+            self._file.write(chunk)
+            self._received += len(chunk)
+            if self._received - self._told >= TELL:
+                self._tell()
+        except (TileError, OSError) as error:
+            self.problem = error
+            return -1
+        return len(chunk)
+
+    def _open(self) -> None:
+        _begin(self.answer, self.address, self.part, self._origin, self.limits)
+        self._received = self._told = self.part.size
+        if self.answer.length is not None:
+            self._length = self._received + self.answer.length
+        self._watch(self._received, self._length)
+        # libcurl hands over 16 KB at a time: they go to the disk together.
+        self._file = self.part.path.open("ab", buffering=BUFFER)
+
+    def _tell(self) -> None:
+        self._told = self._received
+        if self._received > self.limits.most_bytes:
+            self.part.discard()
+            raise TileError("longer than fetch.most_bytes; refused")
+        self._watch(self._received, self._length)
+        if self._received - self._followed >= FOLLOW:
+            self._followed = self._received
+            self.part.follow()
+
+    def close(self) -> None:
+        """Write what is left; a full disk is said in one line."""
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+        except OSError as error:
+            raise TileError(f"{error.filename or 'the cache'}: {error.strerror or error}") from None
+
+    def finish(self) -> None:
+        """All of it has come."""
+        if self._file is None:
+            self._open()  # an empty body
+            self.close()
+        self._tell()
+
+
 def receive(
     handle: pycurl.Curl,
     address: str,
     part: Part,
     limits: Limits,
     headers: Mapping[str, str] | None = None,
+    watch: Watch = unwatched,
 ) -> None:
     """Get the file at `address` into `part`, going on with what has come before where the server
     has the same file still.
 
     handle: keeps its connections from one file to the next. headers: credentials, for the address's
-    own host alone. Raises TileError when it is refused for good, and TryAgain when it is worth
-    another try.
+    own host alone. A part of which all has come already is not asked for. Raises TileError when it
+    is refused for good, and TryAgain when it is worth another try.
     """
+    if part.is_whole(address):
+        return
     origin = part.origin(address)
     asked = dict(headers or {})
     if origin is not None:
         asked |= {"Range": f"bytes={part.size}-", "If-Range": str(origin.validator)}
     here = address
     for _ in range(MOST_REDIRECTS + 1):
-        answer = _ask(handle, here, address, part, origin, limits, asked)
+        answer = _ask(handle, here, Body(address, part, origin, limits, watch), asked)
         if answer.status not in REDIRECTS:
             return
         target = urljoin(here, answer.headers.get("location", ""))
@@ -132,37 +221,10 @@ def retry_after(value: str | None) -> float | None:
 def _ask(
     handle: pycurl.Curl,
     here: str,
-    address: str,
-    part: Part,
-    origin: Origin | None,
-    limits: Limits,
+    body: Body,
     headers: Mapping[str, str],
 ) -> Answer:
     """One request; its answer's body goes to the part, once its head is found good."""
-    answer = Answer()
-    problem: list[Exception] = []
-    file: list[IO[bytes]] = []
-    received: list[int] = []
-
-    def write(chunk: bytes) -> int:
-        """Less than was given stops the transfer: libcurl knows no exceptions."""
-        try:
-            if answer.status not in (200, 206):
-                return len(chunk)  # what a failure or a redirect says
-            if not file:
-                _begin(answer, address, part, origin, limits)
-                received.append(part.size)
-                # libcurl hands over 16 KB at a time: they go to the disk together.
-                file.append(part.path.open("ab", buffering=BUFFER))
-            file[0].write(chunk)
-            received[0] += len(chunk)
-            if received[0] > limits.most_bytes:
-                raise TileError("longer than fetch.most_bytes; refused")
-        except (TileError, OSError) as error:
-            problem.append(error)
-            return -1
-        return len(chunk)
-
     handle.reset()
     handle.setopt(pycurl.URL, here)
     handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
@@ -171,46 +233,38 @@ def _ask(
     handle.setopt(pycurl.USERAGENT, f"jaisp/{__version__}")
     # The file as it is; what is packed in spite of that is unpacked.
     handle.setopt(pycurl.ACCEPT_ENCODING, "identity")
-    handle.setopt(pycurl.HEADERFUNCTION, answer.take)
-    handle.setopt(pycurl.WRITEFUNCTION, write)
+    handle.setopt(pycurl.HEADERFUNCTION, body.answer.take)
+    handle.setopt(pycurl.WRITEFUNCTION, body.take)
     handle.setopt(pycurl.BUFFERSIZE, BUFFER)
     handle.setopt(pycurl.CONNECTTIMEOUT, CONNECT_S)
     handle.setopt(pycurl.LOW_SPEED_LIMIT, 1)
-    handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(limits.timeout_s)))
+    handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(body.limits.timeout_s)))
     handle.setopt(pycurl.NOSIGNAL, 1)
     try:
         handle.perform()
     except pycurl.error as error:
-        _raise(error, problem, address)
+        _raise(error, body.problem, body.address)
     finally:
-        for each in file:
-            _close(each)
-    check_status(answer, address, part)
-    if answer.status in (200, 206) and not file:
-        _begin(answer, address, part, origin, limits)  # an empty body
-    return answer
+        body.close()
+    check_status(body.answer, body.address, body.part, "Authorization" in headers)
+    if body.answer.status in (200, 206):
+        body.finish()
+    return body.answer
 
 
-def _close(file: IO[bytes]) -> None:
-    """Write what is left, and close; a full disk is said in one line."""
-    try:
-        file.close()
-    except OSError as error:
-        raise TileError(f"{error.filename or 'the cache'}: {error.strerror or error}") from None
-
-
-def _raise(error: pycurl.error, problem: list[Exception], address: str) -> None:
+def _raise(error: pycurl.error, problem: Exception | None, address: str) -> None:
     """Say what stopped a transfer."""
     code, message = error.args
-    for own in problem:
-        if isinstance(own, OSError):
-            raise TileError(f"{own.filename or 'the cache'}: {own.strerror or own}") from None
-        raise own from None
+    if isinstance(problem, OSError):
+        where = problem.filename or "the cache"
+        raise TileError(f"{where}: {problem.strerror or problem}") from None
+    if problem is not None:
+        raise problem from None
     reason = f"{host_of(address)}: {' '.join(str(message).split()) or f'libcurl says {code}'}"
     raise (TileError if code in HOPELESS else TryAgain)(reason) from None
 
 
-def check_status(answer: Answer, address: str, part: Part) -> None:
+def check_status(answer: Answer, address: str, part: Part, has_credential: bool = False) -> None:
     """Raise for what a server answers instead of a file: TryAgain where it may think otherwise
     later, else TileError."""
     if answer.status in (200, 206) or answer.status in REDIRECTS:
@@ -221,6 +275,8 @@ def check_status(answer: Answer, address: str, part: Part) -> None:
     said = f"{host_of(address)} answers {answer.status} {answer.reason}".strip()
     if answer.status in PASSING:
         raise TryAgain(said, retry_after(answer.headers.get("retry-after")))
+    if has_credential and answer.status in UNWELCOME:
+        raise Unwelcome(f"{said}: {address:.200} refuses our credential")
     raise TileError(f"{said}: {address:.200} {LACKING.get(answer.status, '')}".strip())
 
 

@@ -18,7 +18,18 @@ from jaisp import __version__
 from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError
 from jaisp.transfer.address import bucket_and_key, host_of
-from jaisp.transfer.http import CONNECT_S, Answer, Limits, TryAgain, check_room, check_status
+from jaisp.transfer.http import (
+    CONNECT_S,
+    FOLLOW,
+    TELL,
+    Answer,
+    Limits,
+    TryAgain,
+    Watch,
+    check_room,
+    check_status,
+    unwatched,
+)
 from jaisp.transfer.part import Origin, Part
 
 AMAZON = "https://s3.amazonaws.com"
@@ -43,18 +54,24 @@ WIRE_KINDS = {
 FAILURES = (BaseError, FileNotFoundError)
 
 
-def receive(address: str, part: Part, limits: Limits, endpoint: str | None = None) -> None:
+def receive(
+    address: str,
+    part: Part,
+    limits: Limits,
+    endpoint: str | None = None,
+    watch: Watch = unwatched,
+) -> None:
     """Get the object at `address` into `part`, going on with what has come before while the bucket
     has the same object still.
 
-    endpoint: the store's address; None for Amazon's. Raises TileError when it is refused for good,
-    and TryAgain when it is worth another try.
+    endpoint: the store's address; None for Amazon's. watch: told how far it is. Raises TileError
+    when it is refused for good, and TryAgain when it is worth another try.
     """
     bucket, key = bucket_and_key(address)
     store = _store(bucket, endpoint, limits.timeout_s)
+    if part.is_whole(address):
+        return
     origin = part.origin(address)
-    if origin is not None and part.size == origin.length:
-        return  # stopped after its last byte
     try:
         if origin is None:
             found = obstore.get(store, key)
@@ -67,10 +84,18 @@ def receive(address: str, part: Part, limits: Limits, endpoint: str | None = Non
     except FAILURES as error:
         _raise(error, address, part, origin)
     _begin(found.meta, found.range, address, part, origin, limits)
+    here, told, followed = part.size, 0, 0
     try:
         with part.path.open("ab", buffering=BUFFER) as file:
             for chunk in found.stream(min_chunk_size=1):  # as it comes: none waits to be lost
                 file.write(chunk)
+                here += len(chunk)
+                if here - told >= TELL:
+                    told = here
+                    watch(here, found.meta["size"])
+                if here - followed >= FOLLOW:
+                    followed = here
+                    part.follow()
     except BaseError as error:
         _raise(error, address, part, None)
     except OSError as error:

@@ -105,6 +105,6 @@ def test_a_failure_says_no_secret(here, caplog):
     one, _ = here
     caplog.set_level(logging.DEBUG)
     one.files["/a.fits"] = Served(b"", faults=[lambda h, _: (h.answer(401), True)[1]])
-    with pytest.raises(TileError, match=r"answers 401 .* needs a credential") as told:
+    with pytest.raises(TileError, match=r"answers 401 .* refuses our credential") as told:
         get(one)
     assert SECRET not in str(told.value) + caplog.text

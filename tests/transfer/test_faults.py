@@ -18,8 +18,8 @@ from astropy.io import fits
 from jaisp.cache import cache_folder
 from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError
-from jaisp.fetch import _verify_structure
 from jaisp.files import sha256
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.http import retry_after
 from tests.transfer.server import Served, serving
@@ -52,7 +52,7 @@ def tile(seed, side=200):
 
 def brought(server, path, **more):
     wanted = Wanted("rubin", server.address(path), **more)
-    return download(wanted, SETTINGS, _verify_structure)
+    return download(wanted, SETTINGS, verify_structure)
 
 
 def files_of(cache):
@@ -322,16 +322,16 @@ def test_a_file_longer_than_any_is_refused(server, cache):
     for name in "ab":
         wanted = Wanted("rubin", server.address(f"/{name}.fits"))
         with pytest.raises(TileError, match=r"fetch\.most_bytes"):
-            download(wanted, small, _verify_structure)
+            download(wanted, small, verify_structure)
     assert not files_of(cache)
 
 
 GET = """
 import sys
 from jaisp.config.fetch import FetchConfig
-from jaisp.fetch import _verify_structure
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
-download(Wanted("rubin", sys.argv[1]), FetchConfig(), _verify_structure)
+download(Wanted("rubin", sys.argv[1]), FetchConfig(), verify_structure)
 """
 
 
