@@ -5,12 +5,14 @@
 
 nginx serves one large FITS file, and many of 2 MB. `curl` and `curl --parallel` only write them;
 we receive them to the cache, take their checksums, verify them as FITS with their own checksums,
-sync and rename them: whole, and the transfer alone. In turns, and the best of each counts.
+sync and rename them: whole, and the transfer alone. In turns, and the best of each counts. As many
+connections for both. The processors' seconds tell what each costs however busy the machine is.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -80,21 +82,30 @@ def compare(address: str, names: list[str], folder: Path, rounds: int) -> dict[s
         "ours, not opened": lambda: ours(addresses, folder / "cache", lambda path: None),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    busy: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             for used in ("curl", "cache"):
                 shutil.rmtree(folder / used, ignore_errors=True)
             os.sync()
-            start = time.perf_counter()
+            start, before = time.perf_counter(), processor_seconds()
             way()
             seconds[name].append(time.perf_counter() - start)
+            busy[name].append(processor_seconds() - before)
     rates = {f"{name}, MB/s": megabytes / min(own) for name, own in seconds.items()}
     over = {
         f"{name}, over curl": min(seconds["curl"]) / min(own)
         for name, own in seconds.items()
         if name != "curl"
     }
-    return {name: round(value, 3) for name, value in (rates | over).items()}
+    costs = {f"{name}, CPU s/GB": 1000 * min(own) / megabytes for name, own in busy.items()}
+    return {name: round(value, 3) for name, value in (rates | over | costs).items()}
+
+
+def processor_seconds() -> float:
+    """Of this process, and of those that it ran to their end: curl, not nginx."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def with_curl(addresses: list[str], folder: Path) -> None:

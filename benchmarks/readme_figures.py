@@ -5,7 +5,7 @@
 Reads results/RUN/metrics.json of the demo, the full ruler and the four real fields, and the
 benchmarks' results in docs/benchmarks, and replaces what stands between the markers
 `<!-- figures … -->` and `<!-- /figures -->`, and between those of other names, in README,
-docs/ruler.md and docs/real-fields.md; copies the demo's picture. Rows of fields that were not run
+docs/ruler.md, docs/archives.md and docs/real-fields.md; copies the demo's picture. Rows of fields that were not run
 here stay.
 """
 
@@ -186,6 +186,24 @@ def loader_table(found: dict) -> list[str]:
     return lines
 
 
+def fetch_table(found: dict) -> list[str]:
+    """Fetching against curl."""
+    lines = [
+        "| what | curl, MB/s | ours, MB/s | ours over curl | not opened as FITS, over curl "
+        "| curl, CPU s/GB | ours, CPU s/GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        if name == "machine":
+            continue
+        lines.append(
+            f"| {name} | {row['curl, MB/s']:.0f} | {row['ours, whole, MB/s']:.0f} | "
+            f"**{row['ours, whole, over curl']:.2f}** | {row['ours, not opened, over curl']:.2f} | "
+            f"{row['curl, CPU s/GB']:.1f} | {row['ours, whole, CPU s/GB']:.1f} |"
+        )
+    return [*lines, "", f"{found['machine']}."]
+
+
 def replace_figures(path: Path, lines: list[str], name: str = "figures") -> None:
     """Put `lines` between the markers of a page."""
     text = path.read_text(encoding="utf-8")
@@ -243,6 +261,8 @@ def main() -> None:
     for name, table in (("warp", kernel_table), ("store", store_table), ("loader", loader_table)):
         found = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8"))
         replace_figures(ROOT / "README.md", table(found), name)
+    found = json.loads((ROOT / "docs" / "benchmarks" / "fetch.json").read_text("utf-8"))
+    replace_figures(ROOT / "docs" / "archives.md", fetch_table(found), "fetch")
     real = {run: metrics for run, metrics in runs.items() if run not in ("demo", "ruler")}
     tables = (retrieval_table, collapse_table, alignment_table)
     titles = ("Retrieval on held-out sky", "Dimensions in use", "Alignment of sources")

@@ -20,11 +20,12 @@ from jaisp.archives.table import read_tiles
 from jaisp.cache import cache_folder
 from jaisp.config import Config, load_config
 from jaisp.errors import UserError
-from jaisp.fetch import BATCHES, _verify_structure, fetch, foreseen, gather_fetched
+from jaisp.fetch import BATCHES, fetch, foreseen, gather_fetched
 from jaisp.files import sha256, write_receipt
 from jaisp.plan import plan
 from jaisp.simulate import simulate
 from jaisp.sky import cells, plane_radec
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.part import Origin, Part
 from jaisp.transfer.sizes import size_of
@@ -214,7 +215,7 @@ def begin(wanted: Wanted, content: bytes, modified: str, length: int) -> None:
 def brought(service: Service, wanted: Wanted, config: Config) -> list[tuple[str, int]]:
     """Bring the image; returns what was asked for."""
     before = len(service.requests(NAME))
-    entry = download(wanted, config.fetch, _verify_structure)
+    entry = download(wanted, config.fetch, verify_structure)
     assert entry["sha256"] == known_sha256(service, NAME)
     return service.requests(NAME)[before:]
 

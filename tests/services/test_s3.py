@@ -18,10 +18,11 @@ from jaisp.cache import cache_folder
 from jaisp.config import load_config
 from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError, UserError
-from jaisp.fetch import BATCHES, _verify_structure, fetch, foreseen, gather_fetched
+from jaisp.fetch import BATCHES, fetch, foreseen, gather_fetched
 from jaisp.files import sha256, write_receipt
 from jaisp.plan import plan
 from jaisp.sky import cells
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.s3 import BUFFER
 from jaisp.transfer.sizes import size_of
@@ -70,7 +71,7 @@ def image(seed: int) -> bytes:
 def get(address, endpoint, survey="ps1", attempts=3, **more):
     wanted = {name: more.pop(name) for name in ("bytes", "sha256") if name in more}
     settings = FetchConfig(attempts=attempts, timeout_s=2, s3_endpoint=endpoint, **more)
-    return download(Wanted(survey, address, **wanted), settings, _verify_structure)
+    return download(Wanted(survey, address, **wanted), settings, verify_structure)
 
 
 def content_of(entry) -> bytes:
@@ -259,7 +260,7 @@ def test_two_at_once_get_it_once(store, relay):
 FORKING = """
 import os, sys
 from jaisp.config.fetch import FetchConfig
-from jaisp.fetch import _verify_structure
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 address, endpoint = sys.argv[1:]
 print("ready", flush=True)
@@ -267,7 +268,7 @@ for survey in sys.stdin:
     child = os.fork()
     if child == 0:
         settings = FetchConfig(s3_endpoint=endpoint)
-        download(Wanted(survey.strip(), address), settings, _verify_structure)
+        download(Wanted(survey.strip(), address), settings, verify_structure)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)

@@ -12,7 +12,7 @@ import pytest
 from jaisp.cache import cache_folder
 from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError
-from jaisp.fetch import _verify_structure
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.sizes import size_of
 from tests.transfer import test_faults
@@ -38,7 +38,7 @@ def server():
 
 def brought(server, key):
     settings = FetchConfig(attempts=4, timeout_s=1, per_host=32, s3_endpoint=server.address(""))
-    return download(Wanted("ps1", f"s3://bucket/{key}"), settings, _verify_structure)
+    return download(Wanted("ps1", f"s3://bucket/{key}"), settings, verify_structure)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
