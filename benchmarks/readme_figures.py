@@ -5,8 +5,8 @@
 Reads results/RUN/metrics.json of the demo, the full ruler and the four real fields, and the
 benchmarks' results in docs/benchmarks, and replaces what stands between the markers
 `<!-- figures … -->` and `<!-- /figures -->`, and between those of other names, in README,
-docs/ruler.md, docs/archives.md and docs/real-fields.md; copies the demo's picture. Rows of fields that were not run
-here stay.
+docs/ruler.md, docs/archives.md and docs/real-fields.md; copies the demo's picture. Rows of
+fields that were not run here stay.
 """
 
 import json
