@@ -5,8 +5,8 @@
 Reads results/RUN/metrics.json of the demo, the full ruler and the four real fields, and the
 benchmarks' results in docs/benchmarks, and replaces what stands between the markers
 `<!-- figures … -->` and `<!-- /figures -->`, and between those of other names, in README,
-docs/ruler.md, docs/archives.md and docs/real-fields.md; copies the demo's picture. Rows of fields that were not run
-here stay.
+docs/ruler.md, docs/archives.md and docs/real-fields.md; copies the demo's picture. Rows of fields
+that were not run here stay.
 """
 
 import json
@@ -194,14 +194,14 @@ def fetch_table(found: dict) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
-        if name == "machine":
+        if not isinstance(row, dict):
             continue
         lines.append(
             f"| {name} | {row['curl, MB/s']:.0f} | {row['ours, whole, MB/s']:.0f} | "
             f"**{row['ours, whole, over curl']:.2f}** | {row['ours, not opened, over curl']:.2f} | "
             f"{row['curl, CPU s/GB']:.1f} | {row['ours, whole, CPU s/GB']:.1f} |"
         )
-    return [*lines, "", f"{found['machine']}."]
+    return [*lines, "", f"{found['machine']}; load average before: {found['load before']:.1f}."]
 
 
 def replace_figures(path: Path, lines: list[str], name: str = "figures") -> None:
