@@ -52,9 +52,11 @@ def main() -> None:
         for number in range(1, options.small):
             shutil.copy(root / "0.fits", root / f"{number}.fits")
         os.environ["JAISP_CACHE"] = str(folder / "cache")
+        load = round(os.getloadavg()[0], 1)  # who else has the processors
         with nginx(root, folder / "nginx") as address:
             found = {
                 "machine": machine(),
+                "load before": load,
                 "one large file": compare(address, ["large.fits"], folder, options.rounds),
                 f"{options.small} files of {SMALL_MB} MB": compare(
                     address, [f"{n}.fits" for n in range(options.small)], folder, options.rounds

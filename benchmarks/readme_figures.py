@@ -194,14 +194,14 @@ def fetch_table(found: dict) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
-        if name == "machine":
+        if not isinstance(row, dict):
             continue
         lines.append(
             f"| {name} | {row['curl, MB/s']:.0f} | {row['ours, whole, MB/s']:.0f} | "
             f"**{row['ours, whole, over curl']:.2f}** | {row['ours, not opened, over curl']:.2f} | "
             f"{row['curl, CPU s/GB']:.1f} | {row['ours, whole, CPU s/GB']:.1f} |"
         )
-    return [*lines, "", f"{found['machine']}."]
+    return [*lines, "", f"{found['machine']}; load average before: {found['load before']:.1f}."]
 
 
 def replace_figures(path: Path, lines: list[str], name: str = "figures") -> None:

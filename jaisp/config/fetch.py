@@ -17,7 +17,11 @@ class FetchConfig(Section):
         6, ge=1, description="Tries in a row that bring nothing before a file is given up."
     )
     timeout_s: float = Field(60.0, gt=0.0, description="Seconds without a byte that end a try.")
-    most_bytes: int = Field(20_000_000_000, gt=0, description="A file longer than this is refused.")
+    most_bytes: int = Field(
+        20_000_000_000,
+        gt=0,
+        description="A file longer than this, as it is or unpacked, is refused.",
+    )
     s3_endpoint: Served | None = Field(
         None,
         description="Address of another store for `s3://` than Amazon's, whose buckets are folders "

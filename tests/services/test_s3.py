@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from jaisp.plan import plan
 from jaisp.sky import cells
 from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
+from jaisp.transfer.part import machine_start
 from jaisp.transfer.s3 import BUFFER
 from jaisp.transfer.sizes import size_of
 from tests.archives.test_sia2 import make_config as sia2_config
@@ -156,7 +158,7 @@ def test_what_has_come_is_kept_for_the_next_run(store, relay):
     with pytest.raises(TileError, match=rf"{BUCKET} breaks off"):
         get(address, relay.address, attempts=1)
     (part,) = parts()
-    note = json.loads(part.with_name(f"{part.name}.json").read_text())
+    note = json.loads(part.with_name(f"{part.name}.json").read_text())["origin"]
     assert note["address"] == address
     assert note["length"] == len(content)
     assert content.startswith(part.read_bytes())
@@ -186,7 +188,8 @@ def test_a_part_that_is_whole_is_not_asked_for_again(store, relay):
     part = index.with_name(f"{index.stem}.part")
     (cache_folder() / entry["file"]).rename(part)
     origin = {"address": address, "validator": tag, "length": entry["bytes"]}
-    part.with_name(f"{part.name}.json").write_text(json.dumps(origin))
+    note = {"origin": origin, "machine": platform.node(), "start": machine_start()}
+    part.with_name(f"{part.name}.json").write_text(json.dumps(note))
     assert get(address, relay.address, attempts=1)["sha256"] == entry["sha256"]
     assert len(relay.requests()) == 1
 

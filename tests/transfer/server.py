@@ -34,6 +34,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_HEAD(self):
+        file = self.server.files.get(self.path.partition("?")[0])
+        self.send_response(404 if file is None else 200)
+        self.send_header("Content-Length", str(0 if file is None else len(file.content)))
+        self.end_headers()
+
     def do_GET(self):
         file = self.server.files.get(self.path.partition("?")[0])
         if file is None:
