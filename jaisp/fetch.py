@@ -5,6 +5,7 @@ that lies elsewhere is brought there (`jaisp.transfer`).
 """
 
 import hashlib
+import json
 import logging
 import os
 import time
@@ -16,11 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS
 
 from jaisp.archives import Plane, Tile
+from jaisp.archives.cutout import rows_needed
 from jaisp.archives.table import plane_key, read_tiles, tile_planes, verified_planes
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config import Config
@@ -34,20 +34,25 @@ from jaisp.files import (
     sha256,
     write_problems,
 )
+from jaisp.planes import tile_wcs, verify_planes
 from jaisp.progress import Arrivals, arriving, track
-from jaisp.sky import footprint, given_wcs
-from jaisp.structure import opened, verify_structure
+from jaisp.sky import cells
+from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download, is_address
 from jaisp.transfer.credentials import authorization, source_of
 from jaisp.transfer.download import in_cache
 from jaisp.transfer.http import Unwelcome
+from jaisp.transfer.rows import Band, download_rows
 from jaisp.transfer.sizes import size_of
 
 log = logging.getLogger(__name__)
 
 # A fixed number of jobs, whatever the number of tiles, so that no checkpoint is needed.
 BATCHES = 4
-Key = tuple[str, str]  # of a file elsewhere: survey and address
+# What a receipt says of a plane's file. hdu: where it isn't the archive's; saved: bytes of rows
+# that weren't needed.
+RECEIPT = ("file", "bytes", "sha256", "hdu", "saved")
+Key = tuple[str, str]  # of a file elsewhere: survey, and address or that and an HDU
 Bring = Callable[[], dict[str, Any]]
 
 
@@ -69,9 +74,10 @@ def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
     planes: dict[str, dict] = {}
     failed: list[str] = []
     wanted, headers = _wanted(config, tiles)
+    bands = _bands(config, tiles)
     start = time.monotonic()
     with arriving(f"fetch {batch}") if wanted else nullcontext() as arrivals:
-        brought = _bring(config, wanted, headers, arrivals) if arrivals else {}
+        brought = _bring(config, wanted, bands, headers, arrivals) if arrivals else {}
         # Of two bars, that of the bytes is the one to watch.
         for tile in tiles if wanted else track(tiles, f"fetch {batch}"):
             try:
@@ -84,6 +90,7 @@ def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
                 failed.append(f"{tile.survey}/{tile.band}/{tile.id}")
     if brought:
         _log_brought(batch, brought, time.monotonic() - start)
+        _log_saved(batch, tiles, planes)
     return {"planes": planes, "failed": failed}
 
 
@@ -116,15 +123,23 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
     """
     tiles = read_tiles(config)
     wanted, headers = _wanted(config, tiles)
-    here = {key: entry for key, file in wanted.items() if (entry := in_cache(file)) is not None}
-    files: dict[tuple[str, str], tuple[Tile, Plane]] = {}
+    bands = _bands(config, tiles)
+    here = {
+        key: entry
+        for key, file in wanted.items()
+        if (entry := in_cache(file))
+        or (key in bands and (entry := in_cache(file, bands[key].part)))
+    }
+    files: dict[Key, tuple[Tile, Plane]] = {}
     for tile in tiles:
         for plane in tile_planes(tile).values():
-            files.setdefault((tile.survey, str(plane.path)), (tile, plane))
+            files.setdefault(_key(config, tile, plane), (tile, plane))
     lacking = [
         key
         for key, (_, plane) in files.items()
-        if key in wanted and key not in here and not plane.bytes and not plane.estimate
+        if key in wanted
+        and key not in here
+        and not (plane.bytes or plane.estimate or wanted[key].linked)
     ]
 
     def ask_for(key: Key) -> int | None:
@@ -136,6 +151,8 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
     rows = []
     for key, (tile, plane) in files.items():
         exact = plane.bytes or sizes.get(key)
+        # Of rows it is the most that may come.
+        is_about = key in bands or (not exact and plane.estimate > 0)
         rows.append(
             {
                 "survey": tile.survey,
@@ -143,7 +160,7 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
                 "tile": tile.id,
                 "file": str(plane.path),
                 "bytes": exact or plane.estimate or None,
-                "estimate": not exact and plane.estimate > 0,
+                "estimate": is_about and key not in here,
                 "here": key not in wanted or key in here,
             }
         )
@@ -153,6 +170,7 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
 def _bring(
     config: Config,
     wanted: Mapping[Key, Wanted],
+    bands: Mapping[Key, Band],
     headers: Mapping[str, Mapping[str, str]],
     arrivals: Arrivals,
 ) -> dict[Key, Bring]:
@@ -163,7 +181,9 @@ def _bring(
         arrivals.expect(key, file.bytes)
     try:
         return {
-            key: pool.submit(_bring_one, config, file, headers[file.survey], arrivals).result
+            key: pool.submit(
+                _bring_one, config, key, file, bands.get(key), headers[file.survey], arrivals
+            ).result
             for key, file in wanted.items()
         }
     finally:
@@ -171,12 +191,20 @@ def _bring(
 
 
 def _bring_one(
-    config: Config, file: Wanted, headers: Mapping[str, str], arrivals: Arrivals
+    config: Config,
+    key: Key,
+    file: Wanted,
+    band: Band | None,
+    headers: Mapping[str, str],
+    arrivals: Arrivals,
 ) -> dict[str, Any]:
-    key = file.survey, file.address
     verify = partial(verify_structure, most_bytes=config.fetch.most_bytes)
+    watch = partial(arrivals.tell, key)
     try:
-        entry = download(file, config.fetch, verify, headers, partial(arrivals.tell, key))
+        if band is None:
+            entry = download(file, config.fetch, verify, headers, watch)
+        else:
+            entry = download_rows(file, band, config.fetch, verify, headers, watch)
     except Unwelcome as error:
         arrivals.drop(key)
         archive = config.surveys[file.survey].archive
@@ -211,18 +239,66 @@ def _log_brought(batch: int, brought: Mapping[Key, Bring], seconds: float) -> No
     )
 
 
+def _log_saved(batch: int, tiles: list[Tile], planes: Mapping[str, dict]) -> None:
+    """One line of the bytes of squares and rows, and of those that needn't come."""
+    came = saved = 0
+    for tile in tiles:
+        for name, plane in tile_planes(tile).items():
+            entry = planes.get(plane_key(tile, name), {})
+            if plane.whole and entry:
+                came, saved = came + entry["bytes"], saved + max(plane.whole - entry["bytes"], 0)
+            elif "saved" in entry:
+                came, saved = came + entry["bytes"], saved + entry["saved"]
+    if saved:
+        log.info("fetch %d: parts of images, %d bytes instead of %d", batch, came, came + saved)
+
+
 def _wanted(
     config: Config, tiles: list[Tile]
 ) -> tuple[dict[Key, Wanted], dict[str, Mapping[str, str]]]:
-    """By survey and address, the files that lie elsewhere; and by survey, credentials for them."""
+    """The files that lie elsewhere; and by survey, credentials for them."""
     wanted = {
-        (tile.survey, plane.path): Wanted(tile.survey, plane.path, plane.bytes, plane.sha256)
+        _key(config, tile, plane): Wanted(
+            tile.survey, plane.path, plane.bytes, plane.sha256, tile.linked
+        )
         for tile in tiles
         for plane in tile_planes(tile).values()
         if isinstance(plane.path, str) and is_address(plane.path)
     }
     surveys = {file.survey for file in wanted.values()}
     return wanted, {survey: _headers(config, survey) for survey in surveys}
+
+
+def _key(config: Config, tile: Tile, plane: Plane) -> Key:
+    """What names a file elsewhere: rows of each of its HDUs are a file of their own."""
+    apart = f"[{plane.hdu}]" if _in_rows(config, tile) else ""
+    return tile.survey, f"{plane.path}{apart}"
+
+
+def _in_rows(config: Config, tile: Tile) -> bool:
+    """Whether rows of a tile's images are enough; links are followed to whole ones."""
+    return getattr(config.surveys[tile.survey].archive, "rows", False) and not tile.linked
+
+
+def _bands(config: Config, tiles: list[Tile]) -> dict[Key, Band]:
+    """Of files of which rows are enough, which ones."""
+    chosen = [tile for tile in tiles if _in_rows(config, tile)]
+    if not chosen:
+        return {}
+    sky = cells(config)
+    name = hashlib.sha256(json.dumps([cell.identity() for cell in sky]).encode()).hexdigest()
+
+    def rows(tile: Tile, header: fits.Header) -> tuple[int, int] | None:
+        return rows_needed(tile_wcs(tile, header), (header["NAXIS2"], header["NAXIS1"]), sky)
+
+    bands: dict[Key, Band] = {}
+    for tile in chosen:
+        planes = [plane for name, plane in tile_planes(tile).items() if name != "psf"]
+        peers = tuple((str(plane.path), plane.hdu) for plane in planes)
+        if all(is_address(address) for address, _ in peers):
+            band = partial(Band, peers=peers, name=name, rows=partial(rows, tile))
+            bands |= {_key(config, tile, plane): band(plane.hdu) for plane in planes}
+    return bands
 
 
 def _headers(config: Config, survey: str) -> Mapping[str, str]:
@@ -234,21 +310,22 @@ def _headers(config: Config, survey: str) -> Mapping[str, str]:
 
 def _fetch_tile(config: Config, tile: Tile, brought: Mapping[Key, Bring]) -> dict[str, dict]:
     """Verify a tile's files and planes; returns what the receipt says of each plane."""
-    links = {
-        path: brought[tile.survey, str(path)]()
-        if (tile.survey, str(path)) in brought
-        else _link(config, tile, path)
-        for path in {plane.path for plane in tile_planes(tile).values()}
-    }
+    found: dict[Key, dict] = {}
+    for plane in tile_planes(tile).values():
+        key = _key(config, tile, plane)
+        if key not in found:
+            found[key] = brought[key]() if key in brought else _link(config, tile, plane.path)
     entries: dict[str, dict] = {}
     here: dict[str, Any] = {}
     for name, plane in tile_planes(tile).items():
-        entry = {key: links[plane.path][key] for key in ("file", "bytes", "sha256")}
-        if plane.sha256 and plane.sha256 != entry["sha256"]:
+        known = found[_key(config, tile, plane)]
+        entry = {key: known[key] for key in RECEIPT if key in known}
+        if plane.sha256 and "hdu" not in entry and plane.sha256 != entry["sha256"]:
             raise TileError(f"{name}: {Path(plane.path).name} differs from its checksum")
         entries[plane_key(tile, name)] = entry
-        here[name] = replace(plane, path=cache_folder() / entry["file"])
-    circle = _verify_planes(replace(tile, **here))
+        hdu = entry.get("hdu", plane.hdu)
+        here[name] = replace(plane, path=cache_folder() / entry["file"], hdu=hdu)
+    circle = verify_planes(replace(tile, **here))
     if circle is not None:
         entries[plane_key(tile, "science")] |= {"footprint": circle}
     return entries
@@ -270,63 +347,3 @@ def _link(config: Config, tile: Tile, source: Path | str) -> dict:
             temporary.symlink_to(source)
             os.replace(temporary, final)
     return {"file": name, "bytes": source.stat().st_size, "sha256": digest}
-
-
-def _verify_planes(tile: Tile) -> list[float] | None:
-    """Each plane is an image of the science plane's shape, and the science plane has a WCS.
-
-    Returns the image's footprint, where its WCS tells one.
-    """
-    shapes = {}
-    circle = None
-    for name, plane in tile_planes(tile).items():
-        with opened(Path(plane.path)) as hdus:
-            header = _image_header(hdus, plane, name)
-            shapes[name] = (header["NAXIS1"], header["NAXIS2"])
-            if name == "science":
-                circle = _footprint(_wcs(tile, header, hdus), shapes[name][::-1])
-    for name in ("noise", "mask"):
-        if name in shapes and shapes[name] != shapes["science"]:
-            raise TileError(f"{name} is {shapes[name]} pixels, the image {shapes['science']}")
-    return circle
-
-
-def _wcs(tile: Tile, header: fits.Header, hdus: fits.HDUList) -> WCS:
-    if isinstance(tile.wcs, dict):
-        return given_wcs((header["NAXIS2"], header["NAXIS1"]), **tile.wcs)
-    wcs = WCS(header, hdus)
-    if not wcs.has_celestial:
-        raise TileError(
-            f"{Path(tile.science.path).name}[{tile.science.hdu}] has no celestial WCS; give the "
-            "image's `wcs: {ra, dec, pixel_arcsec, rotation_deg}`"
-        )
-    return wcs.celestial if wcs.naxis > 2 else wcs
-
-
-def _footprint(wcs: WCS, shape: tuple[int, int]) -> list[float] | None:
-    """A circle that holds the image, rounded outwards; None where its WCS tells none."""
-    ra, dec, reach = footprint(wcs, shape)
-    if not np.isfinite([ra, dec, reach]).all():
-        return None
-    return [round(ra, 5), round(dec, 5), float(np.ceil(reach)) + 1.0]
-
-
-def _image_header(hdus: fits.HDUList, plane: Plane, name: str) -> fits.Header:
-    file = Path(plane.path).name
-    images = [
-        str(hdu.name or i) for i, hdu in enumerate(hdus) if hdu.is_image and hdu.header["NAXIS"] > 1
-    ]
-    try:
-        hdu = hdus[plane.hdu]
-    except (KeyError, IndexError):
-        offer = ", ".join(images) or "none"
-        raise TileError(f"{name}: {file} has no HDU {plane.hdu!r} (images: {offer})") from None
-    if not hdu.is_image or hdu.header["NAXIS"] < 2:
-        offer = ", ".join(images) or "none"
-        raise TileError(f"{name}: HDU {plane.hdu!r} of {file} holds no image (images: {offer})")
-    depth = int(np.prod(hdu.shape[:-2]))
-    if depth > 1 and plane.slice is None:
-        raise TileError(f"{name}: {file}[{plane.hdu}] is a cube of {depth}; choose a `slice`")
-    if (plane.slice or 0) >= depth:
-        raise TileError(f"{name}: {file}[{plane.hdu}] has {depth} planes, none is {plane.slice}")
-    return hdu.header

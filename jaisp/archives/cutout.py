@@ -1,10 +1,12 @@
-"""Squares of images that a server cuts out itself, where whole ones are not needed."""
+"""Parts of images, where whole ones are not needed: squares that a server cuts out, and rows."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from astropy import units
 from astropy.coordinates import SkyCoord, UnitSphericalRepresentation
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales
 
 from jaisp.archives.coverage import Outline, margins
 from jaisp.sky import Cell
@@ -82,3 +84,22 @@ def _offsets(places: SkyCoord, origin: SkyCoord) -> tuple[np.ndarray, np.ndarray
 def _area(x: np.ndarray, y: np.ndarray) -> float:
     """Of a polygon, by its corners in turn."""
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def rows_needed(wcs: WCS, shape: tuple[int, int], sky: list[Cell]) -> tuple[int, int] | None:
+    """The first and the last row + 1 of an image that hold all patches which touch it, with a
+    margin; None where no patch does."""
+    pixel = float(np.mean(proj_plane_pixel_scales(wcs))) * 3600
+    low, high = shape[0], 0
+    for cell in sky:
+        half = cell.patch_arcsec / np.sqrt(2) / pixel
+        x, y = wcs.world_to_pixel_values(*cell.sky_centres())
+        touches = (np.abs(x - shape[1] / 2) < shape[1] / 2 + half) & (
+            np.abs(y - shape[0] / 2) < shape[0] / 2 + half
+        )
+        if touches.any():
+            reach = half + MARGIN_ARCSEC / pixel
+            low = min(low, int(np.floor(y[touches].min() - reach)))
+            high = max(high, int(np.ceil(y[touches].max() + reach)) + 1)
+    low, high = max(low, 0), min(high, shape[0])
+    return (low, high) if low < high else None

@@ -71,8 +71,8 @@ def read_tiles(config: Config, *, fetched: bool = False) -> list[Tile]:
 
 
 def verified_planes(config: Config) -> dict[str, dict]:
-    """What the fetch receipts say of each verified plane: `file` in the cache, bytes, sha256; of a
-    science plane also its `footprint`."""
+    """What the fetch receipts say of each verified plane: `file` in the cache, bytes, sha256, and
+    its `hdu` where it isn't the archive's; of a science plane also its `footprint`."""
     verified: dict[str, dict] = {}
     for path in sorted((config.results / "receipts" / "fetch").glob("batch*.json")):
         verified |= read_json(path)["planes"]
@@ -95,7 +95,9 @@ def _at_verified(tile: Tile, verified: dict[str, dict]) -> Tile:
     for name, plane in tile_planes(tile).items():
         entry = verified[plane_key(tile, name)]
         path = cache_folder() / entry["file"]
-        planes[name] = replace(plane, path=path, bytes=entry["bytes"], sha256=entry["sha256"])
+        hdu = entry.get("hdu", plane.hdu)
+        known = {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+        planes[name] = replace(plane, path=path, hdu=hdu, **known)
     circle = verified[plane_key(tile, "science")].get("footprint")
     return replace(tile, **planes, footprint=None if circle is None else tuple(circle))
 

@@ -31,7 +31,7 @@ LEFT_OUT = ("path", "root", "moc", "cloud_access", "token_env", "token_file", "l
 MODULES = {
     "simulate": ("simulate",),
     "plan": ("plan.py", "archives", "sky.py"),
-    "fetch": ("fetch.py", "packed.py", "sky.py", "transfer"),
+    "fetch": ("fetch.py", "packed.py", "planes.py", "sky.py", "structure.py", "transfer"),
     "warp": (
         "warp",
         "packed.py",

@@ -15,6 +15,12 @@ Hdu = Annotated[int, Field(ge=0)] | str
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$", max_length=64)]
 
 
+ROWS = (
+    "Fetch only the rows of an image that the sky needs, where it lies elsewhere, in plain FITS, "
+    "and the server or bucket sends ranges; else all of it."
+)
+
+
 class PlaneSource(Section):
     """Where the pixels of one plane stand."""
 
@@ -125,6 +131,7 @@ class FilesArchive(Credentials):
     root: Address | LocalPath = Field(
         Path(), description="Folder of the images, from `data`, or its address (http, https, s3)."
     )
+    rows: bool = Field(False, description=ROWS)
     images: list[Image] = Field(min_length=1, description="Every image, one band each.")
 
 
@@ -141,6 +148,7 @@ class FoundImages(Credentials):
         "with {ra}, {dec} and its width in {degrees}, {arcmin}, {arcsec} or {pixels}; default: "
         "whole images.",
     )
+    rows: bool = Field(False, description=ROWS)
 
     zeropoint: float | str | None = Field(
         None, description="Header key or AB magnitude of one unit; null: uncalibrated."
@@ -149,6 +157,12 @@ class FoundImages(Credentials):
         "estimate", description="Its width, or measured from stars."
     )
     subtract_sky: bool = Field(False, description="Measure and remove a smooth background.")
+
+    @model_validator(mode="after")
+    def _one_kind_of_part(self) -> "FoundImages":
+        if self.cutout is not None and self.rows:
+            raise ValueError("one of cutout and rows is enough")
+        return self
 
     @field_validator("cutout")
     @classmethod

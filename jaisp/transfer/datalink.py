@@ -6,12 +6,13 @@ holds for minutes, so that it is asked for when the file is.
 
 import io
 import warnings
+from collections.abc import Collection
 
 from jaisp.errors import TileError
 from jaisp.transfer.address import check_address, host_of
 
 
-def link_target(answer: bytes, address: str, private_hosts: tuple[str, ...] = ()) -> str:
+def link_target(answer: bytes, address: str, private_hosts: Collection[str] = ()) -> str:
     """The address of the image itself, of a document that `address` answered with.
 
     Raises TileError where it tells none, or one that may not be asked.

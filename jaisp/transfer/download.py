@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pycurl
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
@@ -19,6 +20,7 @@ from jaisp.errors import TileError
 from jaisp.files import locked, read_json, sha256
 from jaisp.transfer import s3
 from jaisp.transfer.address import host_of, is_s3
+from jaisp.transfer.datalink import link_target
 from jaisp.transfer.http import Limits, TryAgain, Watch, receive, unwatched
 from jaisp.transfer.part import Part, write_note
 from jaisp.transfer.slots import slot
@@ -37,13 +39,17 @@ _checking = threading.BoundedSemaphore(os.cpu_count() or 1)
 class Wanted:
     """A file elsewhere. bytes, sha256: what the archive says of it, 0 and "" where it doesn't.
 
-    survey: whose folder of the cache it goes to.
+    survey: whose folder of the cache it goes to. linked: whether the address is of a DataLink
+    document, which says where the file is. span: the first and the last byte, where not all of them
+    are wanted.
     """
 
     survey: str
     address: str
     bytes: int = 0
     sha256: str = ""
+    linked: bool = False
+    span: tuple[int, int] | None = None
 
 
 def download(
@@ -60,10 +66,10 @@ def download(
     whatever `verify` raises TileError for), synced and renamed; a part is gone on with in any later
     try or run. watch: told how far it is. Raises TileError when it can't be had.
     """
-    folder, key = _place(wanted)
+    folder, key = place(wanted)
     index = folder / f"{key}.json"
     with locked(folder / f".{key}.lock"):
-        known = _cached(index, wanted)
+        known = cached(index, wanted)
         part = Part(folder / key)
         if known is not None:
             part.discard()  # the note that a process left which was killed right after the rename
@@ -73,15 +79,18 @@ def download(
     return entry | {"fetched": True}
 
 
-def in_cache(wanted: Wanted) -> dict[str, Any] | None:
-    """What `download` would return of a file that is in the cache, whole; None of another."""
-    folder, key = _place(wanted)
-    return _cached(folder / f"{key}.json", wanted)
+def in_cache(wanted: Wanted, part: str = "") -> dict[str, Any] | None:
+    """What `download` would return of a file, or of a part of one, that is in the cache; None of
+    another."""
+    folder, key = place(wanted, part)
+    return cached(folder / f"{key}.json", wanted)
 
 
-def _place(wanted: Wanted) -> tuple[Path, str]:
-    """The folder of what is known of downloads, and a file's name in it."""
-    key = hashlib.sha256(f"{wanted.address} {wanted.sha256}".encode()).hexdigest()[:32]
+def place(wanted: Wanted, part: str = "") -> tuple[Path, str]:
+    """The folder of what is known of downloads, and the name in it of a file, or of a part of one
+    that is a file of its own here."""
+    name = " ".join([wanted.address, wanted.sha256, *([part] if part else [])])
+    key = hashlib.sha256(name.encode()).hexdigest()[:32]
     return cache_folder() / wanted.survey / "downloads", key
 
 
@@ -91,21 +100,34 @@ def ask(
     settings: FetchConfig,
     headers: Mapping[str, str] | None = None,
     verify: Callable[[Path], None] = lambda path: None,
+    span: tuple[int, int] | None = None,
 ) -> bytes:
     """What a service answers to a question, tried for as often as a file; none of it is kept.
 
-    folder: where it is received. Raises TileError when it can't be had.
+    folder: where it is received. span: the first and the last byte of a file that are asked for.
+    Raises TileError when it can't be had.
     """
     key = hashlib.sha256(address.encode()).hexdigest()[:32]
     part = Part(folder / f".{os.getpid()}.{threading.get_ident()}.{key}")
     try:
-        _get(Wanted("", address), part, settings, verify, headers, unwatched)
+        _get(Wanted("", address, span=span), part, settings, verify, headers, unwatched)
         return part.path.read_bytes()
     finally:
         part.discard()
 
 
-def _cached(index: Path, wanted: Wanted) -> dict[str, Any] | None:
+def receive_part(
+    wanted: Wanted,
+    part: Part,
+    settings: FetchConfig,
+    headers: Mapping[str, str] | None,
+    watch: Watch,
+) -> None:
+    """Get a file's span into a part, tried for as often as a file, and go on with what is there."""
+    _get(wanted, part, settings, lambda path: None, headers, watch)
+
+
+def cached(index: Path, wanted: Wanted) -> dict[str, Any] | None:
     """What the cache has of it, if its bytes are those that were verified."""
     try:
         entry = read_json(index)
@@ -135,7 +157,7 @@ def _get(
         expected_bytes=wanted.bytes or None,
         private_hosts=settings.private_hosts,
     )
-    fruitless, digest, host = 0, "", host_of(wanted.address)
+    fruitless, digest = 0, ""
 
     def too_many(_: RetryCallState) -> bool:
         return fruitless >= settings.attempts
@@ -146,12 +168,15 @@ def _get(
         with attempt:
             before = part.size
             try:
+                at = _target(wanted, part, settings, headers)
                 # Held while bytes come, not while a try is waited for.
-                with slot(cache_folder() / ".slots", host, settings.per_host):
-                    if is_s3(wanted.address):
-                        s3.receive(wanted.address, part, limits, settings.s3_endpoint, watch)
+                with slot(cache_folder() / ".slots", host_of(at), settings.per_host):
+                    if is_s3(at):
+                        s3.receive(at, part, limits, settings.s3_endpoint, watch, wanted.span)
                     else:
-                        receive(_handle(), wanted.address, part, limits, headers, watch)
+                        receive(
+                            _handle(), wanted.address, part, limits, headers, watch, at, wanted.span
+                        )
                 with _checking:
                     digest = _check(wanted, part, verify)
             except TryAgain as error:
@@ -159,6 +184,20 @@ def _get(
                 log.info("%s: %s; tried %d times", wanted.address, error, fruitless)
                 raise
     return digest
+
+
+def _target(
+    wanted: Wanted, part: Part, settings: FetchConfig, headers: Mapping[str, str] | None
+) -> str:
+    """Where the file is now: what a DataLink document says may hold for minutes."""
+    if not wanted.linked or part.is_whole(wanted.address):
+        return wanted.address
+    try:
+        answer = ask(wanted.address, part.path.parent, settings, headers)
+    except TryAgain as error:
+        raise TileError(str(error)) from None  # it was tried often enough
+    own = urlsplit(wanted.address).hostname
+    return link_target(answer, wanted.address, [*settings.private_hosts, *([own] if own else [])])
 
 
 def _wait(state: RetryCallState) -> float:

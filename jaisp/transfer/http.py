@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import IO
@@ -46,6 +46,10 @@ class TryAgain(TileError):
 
 class Unwelcome(TileError):
     """The credential that was sent is not taken."""
+
+
+class NoRanges(TileError):
+    """The server sends nothing but whole files, or the file has no such range."""
 
 
 # Told how many bytes of a file are here, and how many it has, where the server says so.
@@ -106,9 +110,16 @@ class Body:
     """
 
     def __init__(
-        self, address: str, part: Part, origin: Origin | None, limits: Limits, watch: Watch
+        self,
+        address: str,
+        part: Part,
+        origin: Origin | None,
+        limits: Limits,
+        watch: Watch,
+        span: tuple[int, int] | None = None,
     ) -> None:
         self.address, self.part, self.limits = address, part, limits
+        self._span = span
         self.answer = Answer()
         self.problem: Exception | None = None
         self._origin = origin
@@ -135,7 +146,7 @@ class Body:
         return len(chunk)
 
     def _open(self) -> None:
-        _begin(self.answer, self.address, self.part, self._origin, self.limits)
+        _begin(self.answer, self.address, self.part, self._origin, self.limits, self._span)
         self._received = self._told = self.part.size
         if self.answer.length is not None:
             self._length = self._received + self.answer.length
@@ -177,31 +188,42 @@ def receive(
     limits: Limits,
     headers: Mapping[str, str] | None = None,
     watch: Watch = unwatched,
+    at: str | None = None,
+    span: tuple[int, int] | None = None,
 ) -> None:
     """Get the file at `address` into `part`, going on with what has come before where the server
     has the same file still.
 
     handle: keeps its connections from one file to the next. headers: credentials, for the address's
-    own host alone. A part of which all has come already is not asked for. Raises TileError when it
-    is refused for good, and TryAgain when it is worth another try.
+    own host alone. at: where the file is now, when the address only leads there. span: the first
+    and the last byte that are wanted of it. A part of which all has come already is not asked for.
+    Raises TileError when it is refused for good (NoRanges where a span can't be had), and TryAgain
+    when it is worth another try.
     """
     if part.is_whole(address):
         return
     origin = part.origin(address)
     asked = dict(headers or {})
+    if origin is not None or span is not None:
+        asked["Range"] = _byte_range(part.size if origin is not None else 0, span)
     if origin is not None:
-        asked |= {"Range": f"bytes={part.size}-", "If-Range": str(origin.validator)}
-    here = address
+        asked["If-Range"] = str(origin.validator)
+    here = at or address
     for _ in range(MOST_REDIRECTS + 1):
-        answer = _ask(handle, here, Body(address, part, origin, limits, watch), asked)
+        if host_of(here) != host_of(address):
+            asked = {name: value for name, value in asked.items() if name != "Authorization"}
+        answer = _ask(handle, here, Body(address, part, origin, limits, watch, span), asked)
         if answer.status not in REDIRECTS:
             return
         target = urljoin(here, answer.headers.get("location", ""))
         check_redirect(here, target, limits.private_hosts)
-        if host_of(target) != host_of(here):
-            asked = {name: value for name, value in asked.items() if name != "Authorization"}
         here = target
     raise TileError(f"{host_of(address)} sends on and on; refused")
+
+
+def _byte_range(come: int, span: tuple[int, int] | None) -> str:
+    """What is to come after so many bytes, of all of a file or of a span."""
+    return f"bytes={come}-" if span is None else f"bytes={span[0] + come}-{span[1]}"
 
 
 def retry_after(value: str | None) -> float | None:
@@ -269,6 +291,8 @@ def check_status(answer: Answer, address: str, part: Part, has_credential: bool 
     later, else TileError."""
     if answer.status in (200, 206) or answer.status in REDIRECTS:
         return
+    if answer.status == 416 and not part.size:
+        raise NoRanges(f"{host_of(address)}: the file ends before what is asked for")
     if answer.status == 416:
         part.discard()
         raise TryAgain(f"{host_of(address)} has no such range; begun anew")
@@ -280,12 +304,26 @@ def check_status(answer: Answer, address: str, part: Part, has_credential: bool 
     raise TileError(f"{said}: {address:.200} {LACKING.get(answer.status, '')}".strip())
 
 
-def _begin(answer: Answer, address: str, part: Part, origin: Origin | None, limits: Limits) -> None:
+def _begin(
+    answer: Answer,
+    address: str,
+    part: Part,
+    origin: Origin | None,
+    limits: Limits,
+    span: tuple[int, int] | None,
+) -> None:
     """Make the part ready for what is to come, or raise."""
-    if answer.status == 206:
-        _check_range(answer, address, part, origin)
-    else:
+    if answer.status == 206 and origin is None and span is not None:
+        part.begin(_origin_of_span(answer, address, span))
+    elif answer.status == 206:
+        _check_range(answer, address, part, origin, span)
+    elif span is None:
         part.begin(_origin_of(answer, address))
+    elif origin is not None:
+        part.discard()
+        raise TryAgain(f"{host_of(address)}: the file has changed on the way; begun anew")
+    else:
+        raise NoRanges(f"{host_of(address)} sends no ranges")
     if answer.length is not None:
         check_room(part, answer.length, limits)
 
@@ -315,17 +353,33 @@ def _origin_of(answer: Answer, address: str) -> Origin:
     return Origin(address, None if answer.is_packed else validator, answer.length)
 
 
-def _check_range(answer: Answer, address: str, part: Part, origin: Origin | None) -> None:
+def _origin_of_span(answer: Answer, address: str, span: tuple[int, int]) -> Origin:
+    """Of a span, which ends where its file does."""
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("content-range", ""))
+    if found is None or int(found[1]) != span[0] or int(found[2]) > span[1]:
+        raise TryAgain(f"{host_of(address)} sends another part than was asked for")
+    return replace(_origin_of(answer, address), length=int(found[2]) - span[0] + 1)
+
+
+def _check_range(
+    answer: Answer,
+    address: str,
+    part: Part,
+    origin: Origin | None,
+    span: tuple[int, int] | None,
+) -> None:
     """The rest must be of the same file, and begin where the part ends."""
     if origin is None:
         raise TryAgain(f"{host_of(address)} sends a part that nobody asked for")
+    first = 0 if span is None else span[0]
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
     # A server may not know If-Range (DaCHS), and send the rest of another file.
     validator = origin.validator or ""
     name = "etag" if validator.startswith('"') else "last-modified"
     is_other = answer.headers.get(name, validator) != validator
-    begins = found is not None and int(found[1]) == part.size
-    told = None if found is None or found[2] == "*" else int(found[2])
+    begins = found is not None and int(found[1]) == first + part.size
+    # A span's length is not its file's.
+    told = None if found is None or found[2] == "*" or span is not None else int(found[2])
     if is_other or not begins or (told is not None and origin.length not in (None, told)):
         part.discard()
         raise TryAgain(f"{host_of(address)}: the file has changed on the way; begun anew")

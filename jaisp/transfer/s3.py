@@ -60,12 +60,14 @@ def receive(
     limits: Limits,
     endpoint: str | None = None,
     watch: Watch = unwatched,
+    span: tuple[int, int] | None = None,
 ) -> None:
     """Get the object at `address` into `part`, going on with what has come before while the bucket
     has the same object still.
 
-    endpoint: the store's address; None for Amazon's. watch: told how far it is. Raises TileError
-    when it is refused for good, and TryAgain when it is worth another try.
+    endpoint: the store's address; None for Amazon's. watch: told how far it is. span: the
+    first and the last byte that are wanted of it. Raises TileError when it is refused for good, and
+    TryAgain when it is worth another try.
     """
     bucket, key = bucket_and_key(address)
     store = _store(bucket, endpoint, limits.timeout_s)
@@ -73,17 +75,10 @@ def receive(
         return
     origin = part.origin(address)
     try:
-        if origin is None:
-            found = obstore.get(store, key)
-        else:
-            found = obstore.get(
-                store,
-                key,
-                options={"range": {"offset": part.size}, "if_match": origin.validator},
-            )
+        found = obstore.get(store, key, options=_options(part, origin, span))
     except FAILURES as error:
         _raise(error, address, part, origin)
-    _begin(found.meta, found.range, address, part, origin, limits)
+    _begin(found.meta, found.range, address, part, origin, limits, span)
     here, told, followed = part.size, 0, 0
     try:
         with part.path.open("ab", buffering=BUFFER) as file:
@@ -100,6 +95,15 @@ def receive(
         _raise(error, address, part, None)
     except OSError as error:
         raise TileError(f"{error.filename or 'the cache'}: {error.strerror or error}") from None
+
+
+def _options(part: Part, origin: Origin | None, span: tuple[int, int] | None) -> Any:
+    """What to ask for: all, the rest of it, a span, or the rest of one."""
+    come = 0 if origin is None else part.size
+    options: dict[str, Any] = {} if origin is None else {"if_match": origin.validator}
+    if span is not None:
+        return options | {"range": (span[0] + come, span[1] + 1)}
+    return options | {"range": {"offset": come}} if come else options
 
 
 def size_of(address: str, settings: FetchConfig) -> int | None:
@@ -152,10 +156,12 @@ def _begin(
     part: Part,
     origin: Origin | None,
     limits: Limits,
+    span: tuple[int, int] | None,
 ) -> None:
     """Make the part ready for the bytes from one to another that are to come, or raise."""
-    length, tag = told["size"], told["e_tag"]
-    start, stop = coming
+    first, last = (0, told["size"] - 1) if span is None else span
+    length, tag = min(last + 1, told["size"]) - first, told["e_tag"]
+    start, stop = coming[0] - first, coming[1] - first
     if origin is None:
         # A weak tag can't be asked for again.
         strong = tag if tag and not tag.startswith("W/") else None

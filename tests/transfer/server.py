@@ -61,7 +61,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         if asked and file.ranges and same:
             first, _, last = asked.removeprefix("bytes=").partition("-")
-            start, status, end = int(first), 206, int(last) + 1 if last else end
+            start, status, end = int(first), 206, min(end, int(last) + 1) if last else end
+            if start >= len(file.content):
+                self.answer(416)
+                return
         body = file.content[start:end]
         self.send_response(status)
         if file.tag:
