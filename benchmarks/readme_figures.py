@@ -1,9 +1,9 @@
 """Write the figures of README and docs/real-fields.md from the runs that are at hand.
 
-    make figures        (after `make run ruler` and `make real real-wide`)
+    make figures        (after `make run ruler`, `make real real-wide` and config/reference.yaml)
 
-Reads results/RUN/metrics.json of the demo, the full ruler and the four real fields, and the
-benchmarks' results in docs/benchmarks, and replaces what stands between the markers
+Reads results/RUN/metrics.json of the demo, the reference, the full ruler and the four real fields,
+and the benchmarks' results in docs/benchmarks, and replaces what stands between the markers
 `<!-- figures … -->` and `<!-- /figures -->`, and between those of other names, in README,
 docs/ruler.md, docs/archives.md and docs/real-fields.md; copies the demo's picture. Rows of
 fields that were not run here stay.
@@ -17,7 +17,8 @@ from PIL import Image
 from predecessor import predecessor_table
 
 ROOT = Path(__file__).resolve().parent.parent
-FIELDS = ("demo", "ruler", "kids_viking_wide", "kids_viking_galex", "euclid_des", "hsc_hst")
+SIMULATED = ("demo", "reference", "ruler")
+FIELDS = (*SIMULATED, "kids_viking_wide", "kids_viking_galex", "euclid_des", "hsc_hst")
 PICTURE = ROOT / "docs" / "images" / "overview.png"
 PICTURE_WIDTH = 1600
 
@@ -248,22 +249,22 @@ def main() -> None:
     """Write every page."""
     runs = {run: m for run in FIELDS if (m := read_metrics(run)) is not None}
     wide = "kids_viking_wide"
-    claimed = {run: m for run, m in runs.items() if run in ("demo", wide)}
+    claimed = {run: m for run, m in runs.items() if run in ("demo", "reference", wide)}
     replace_figures(ROOT / "README.md", retrieval_table(claimed))
-    # The demo's sky and training, on more sources.
-    most = {run: m for run, m in runs.items() if run in ("ruler", wide)}
+    # The long training, and the demo's sky and training on more sources.
+    most = {run: m for run, m in runs.items() if run in ("reference", "ruler", wide)}
     replace_figures(ROOT / "docs" / "ruler.md", position_table(most), "position")
     found = json.loads((ROOT / "docs" / "benchmarks" / "bound.json").read_text("utf-8"))
     replace_figures(ROOT / "docs" / "ruler.md", bound_table(found), "bound")
-    if "ruler" in runs:
-        table = predecessor_table(runs["ruler"])
+    if (longest := runs.get("reference", runs.get("ruler"))) is not None:
+        table = predecessor_table(longest)
         replace_figures(ROOT / "docs" / "ruler.md", table, "predecessor")
     for name, table in (("warp", kernel_table), ("store", store_table), ("loader", loader_table)):
         found = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8"))
         replace_figures(ROOT / "README.md", table(found), name)
     found = json.loads((ROOT / "docs" / "benchmarks" / "fetch.json").read_text("utf-8"))
     replace_figures(ROOT / "docs" / "archives.md", fetch_table(found), "fetch")
-    real = {run: metrics for run, metrics in runs.items() if run not in ("demo", "ruler")}
+    real = {run: metrics for run, metrics in runs.items() if run not in SIMULATED}
     tables = (retrieval_table, collapse_table, alignment_table)
     titles = ("Retrieval on held-out sky", "Dimensions in use", "Alignment of sources")
     lines = [x for t, f in zip(titles, tables, strict=True) for x in (f"### {t}", "", *f(real), "")]

@@ -24,7 +24,10 @@ from jaisp.simulate.resample import KERNEL_HALF_WIDTH, lanczos
 from jaisp.store.layout import Flag
 from jaisp.warp.fits_plane import reading
 
-SCALING = ("BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "ZHECKSUM", "ZDATASUM")
+SCALING = (
+    *("BSCALE", "BZERO", "BLANK", "BSOFTEN", "BOFFSET"),
+    *("CHECKSUM", "DATASUM", "ZHECKSUM", "ZDATASUM"),
+)
 RMS = "RMS"
 
 

@@ -18,6 +18,7 @@ from jaisp.errors import TileError
 from jaisp.packed import OPENERS, skip
 from jaisp.warp.scratch import FilePixels, Room, Scratch
 
+POGSON = 2.5 / np.log(10)
 # Packed planes are unpacked in strips of about this size.
 STRIP_BYTES = 2**24
 
@@ -83,7 +84,12 @@ class FitsPlane:
         self._needed = rows, columns
 
     def section(self, rows: slice, columns: slice) -> np.ndarray:
-        """A part of the image in this machine's byte order, scaled, blanks as NaN."""
+        """A part of the image in this machine's byte order, scaled, blanks as NaN; what is kept as
+        asinh of it is turned back."""
+        return _from_asinh(self._stored(rows, columns), self.header, self.name)
+
+    def _stored(self, rows: slice, columns: slice) -> np.ndarray:
+        """The numbers as they are kept."""
         with reading(self.name):
             if self._plain is not None:
                 return _native(self._plain.section(rows, columns))
@@ -216,3 +222,15 @@ def _within(part: tuple[slice, slice], whole: tuple[slice, slice]) -> bool:
 def _native(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def _from_asinh(values: np.ndarray, header: fits.Header, name: str) -> np.ndarray:
+    """Fluxes of pixels that are kept as asinh magnitudes, by BOFFSET and BSOFTEN: the stacks of
+    Pan-STARRS (Waters et al. 2020, ApJS 251, 4)."""
+    if "BSOFTEN" not in header:
+        return values
+    try:
+        offset, soft = float(header["BOFFSET"]), float(header["BSOFTEN"])
+    except (KeyError, TypeError, ValueError):
+        raise TileError(f"{name}: BSOFTEN without a number, or without BOFFSET") from None
+    return (offset + 2 * soft * np.sinh(values.astype(np.float64) / POGSON)).astype(np.float32)

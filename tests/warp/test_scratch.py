@@ -95,3 +95,31 @@ def test_a_stream_that_ends_early_is_a_tile_error(tmp_path, pixels):
     description.path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TileError, match="can't be read"), open_fits(description.path) as hdus:
         FitsPlane(hdus, description, Scratch()).section(slice(0, 300), slice(0, 200))
+
+
+@pytest.mark.parametrize("packed_hdu", [False, True])
+def test_pixels_kept_as_asinh_are_turned_back(tmp_path, packed_hdu):
+    """As Pan-STARRS keeps its stacks."""
+    flux = np.random.default_rng(1).normal(3.0, 40.0, (60, 80))
+    offset, soft = 2.0, 30.0
+    kept = 2.5 / np.log(10) * np.arcsinh((flux - offset) / (2 * soft))
+    header = fits.Header({"BOFFSET": offset, "BSOFTEN": soft})
+    if packed_hdu:
+        hdu = fits.CompImageHDU(kept.astype(np.float32), header, compression_type="GZIP_1",
+                                quantize_level=0)  # fmt: skip
+    else:
+        hdu = fits.ImageHDU(kept.astype(np.float32), header)
+    path = tmp_path / "stack.fits"
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    with open_fits(path) as hdus:
+        plane = FitsPlane(hdus, Plane(path, 1), Scratch())
+        found = plane.section(slice(10, 50), slice(0, 80))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, flux[10:50], rtol=1e-5, atol=1e-4)
+
+
+def test_a_softening_without_its_offset_is_one_line(tmp_path):
+    path = tmp_path / "stack.fits"
+    fits.PrimaryHDU(np.zeros((5, 5)), fits.Header({"BSOFTEN": 3.0})).writeto(path)
+    with open_fits(path) as hdus, pytest.raises(TileError, match="without BOFFSET"):
+        FitsPlane(hdus, Plane(path, 0), Scratch()).section(slice(0, 5), slice(0, 5))
