@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 LONGEST = 4096
 
@@ -14,9 +15,21 @@ def _no_address(value: object) -> object:
     return value
 
 
+def _has_a_host(value: str) -> str:
+    try:
+        urlsplit(value).port  # noqa: B018 (it is what fails)
+    except ValueError as error:
+        raise ValueError(f"no address ({error})") from None
+    return value
+
+
 # What a server answers.
-Served = Annotated[str, Field(pattern=r"^https?://[^/\s]", max_length=LONGEST)]
+Served = Annotated[
+    str, Field(pattern=r"^https?://[^/\s]", max_length=LONGEST), AfterValidator(_has_a_host)
+]
 # A file or a folder elsewhere: at a server, or in a public bucket.
-Address = Annotated[str, Field(pattern=r"^(https?|s3)://[^/\s]", max_length=LONGEST)]
+Address = Annotated[
+    str, Field(pattern=r"^(https?|s3)://[^/\s]", max_length=LONGEST), AfterValidator(_has_a_host)
+]
 # A path on this machine: what looks like an address is not meant as one.
 LocalPath = Annotated[Path, BeforeValidator(_no_address)]

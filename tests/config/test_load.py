@@ -81,6 +81,13 @@ def test_an_address_that_nobody_reads_from_is_no_path(tmp_path, root):
     assert len(message) < 400
 
 
+@pytest.mark.parametrize("root", ["http://[x/a", "https://archive.org:99999999/b"])
+def test_an_address_without_a_host_is_one_line(tmp_path, root):
+    content = small_config()
+    content["surveys"]["sharp"]["archive"]["root"] = root
+    assert "surveys.sharp.archive.root: no address" in refusal(tmp_path, content)
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = write_config(tmp_path, small_config())
     path.write_text(path.read_text() + "\nrun: again\n")
