@@ -22,6 +22,7 @@ from pathlib import Path
 
 RESOURCE = Path(__file__).with_name("tiles.rd")
 PROGRAMS = "/usr/bin:/bin"
+STOP_S = 30
 SERVER_S = 60
 
 SETTINGS = """
@@ -128,8 +129,10 @@ class _Runner:
         assert process.returncode == 0, f"{' '.join(command)}: {self.log.read_text()[-3000:]}"
 
     @contextmanager
-    def started(self, *command: str) -> Iterator[subprocess.Popen]:
-        """Run until the end of the block."""
+    def started(
+        self, *command: str, stop: signal.Signals = signal.SIGTERM
+    ) -> Iterator[subprocess.Popen]:
+        """Run until the end of the block. stop: what is sent then; one that goes on is killed."""
         with self.log.open("a") as log:
             process = subprocess.Popen(
                 command,
@@ -143,9 +146,12 @@ class _Runner:
         try:
             yield process
         finally:
-            # PostgreSQL's fast way to stop, and DaCHS's too.
-            process.send_signal(signal.SIGINT)
-            process.wait()
+            process.send_signal(stop)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextmanager
@@ -157,7 +163,9 @@ def _database(run: _Runner, port: int) -> Iterator[None]:
     settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off")
     quiet = "log_min_messages=fatal"  # DaCHS looks for tables before it makes them
     options = [text for setting in (*settings, quiet) for text in ("-c", setting)]
-    with run.started("postgres", "-D", data, "-p", str(port), *options) as server:
+    # SIGINT is PostgreSQL's fast way to stop: it doesn't wait for DaCHS's connections.
+    command = ("postgres", "-D", data, "-p", str(port), *options)
+    with run.started(*command, stop=signal.SIGINT) as server:
         place = ("-h", "127.0.0.1", "-p", str(port))
         while subprocess.run([f"{_postgres()}/pg_isready", "-q", *place], check=False).returncode:
             assert server.poll() is None, run.log.read_text()[-3000:]
