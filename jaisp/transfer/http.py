@@ -118,8 +118,7 @@ class Body:
         watch: Watch,
         span: tuple[int, int] | None = None,
     ) -> None:
-        self.address, self.part, self.limits = address, part, limits
-        self._span = span
+        self.address, self.part, self.limits, self.span = address, part, limits, span
         self.answer = Answer()
         self.problem: Exception | None = None
         self._origin = origin
@@ -146,7 +145,7 @@ class Body:
         return len(chunk)
 
     def _open(self) -> None:
-        _begin(self.answer, self.address, self.part, self._origin, self.limits, self._span)
+        _begin(self.answer, self.address, self.part, self._origin, self.limits, self.span)
         self._received = self._told = self.part.size
         if self.answer.length is not None:
             self._length = self._received + self.answer.length
@@ -268,7 +267,7 @@ def _ask(
         _raise(error, body.problem, body.address)
     finally:
         body.close()
-    check_status(body.answer, body.address, body.part, "Authorization" in headers)
+    check_status(body.answer, body.address, body.part, "Authorization" in headers, body.span)
     if body.answer.status in (200, 206):
         body.finish()
     return body.answer
@@ -286,12 +285,18 @@ def _raise(error: pycurl.error, problem: Exception | None, address: str) -> None
     raise (TileError if code in HOPELESS else TryAgain)(reason) from None
 
 
-def check_status(answer: Answer, address: str, part: Part, has_credential: bool = False) -> None:
+def check_status(
+    answer: Answer,
+    address: str,
+    part: Part,
+    has_credential: bool = False,
+    span: tuple[int, int] | None = None,
+) -> None:
     """Raise for what a server answers instead of a file: TryAgain where it may think otherwise
     later, else TileError."""
     if answer.status in (200, 206) or answer.status in REDIRECTS:
         return
-    if answer.status == 416 and not part.size:
+    if answer.status == 416 and span is not None and not part.size:
         raise NoRanges(f"{host_of(address)}: the file ends before what is asked for")
     if answer.status == 416:
         part.discard()

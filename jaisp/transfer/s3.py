@@ -77,7 +77,7 @@ def receive(
     try:
         found = obstore.get(store, key, options=_options(part, origin, span))
     except FAILURES as error:
-        _raise(error, address, part, origin)
+        _raise(error, address, part, origin, span)
     _begin(found.meta, found.range, address, part, origin, limits, span)
     here, told, followed = part.size, 0, 0
     try:
@@ -172,7 +172,13 @@ def _begin(
     check_room(part, stop - start, limits)
 
 
-def _raise(error: Exception, address: str, part: Part, origin: Origin | None) -> NoReturn:
+def _raise(
+    error: Exception,
+    address: str,
+    part: Part,
+    origin: Origin | None,
+    span: tuple[int, int] | None = None,
+) -> NoReturn:
     """Say what stopped a try. origin: of the part that was to be gone on with."""
     text, host = str(error), host_of(address)
     if isinstance(error, PreconditionError):
@@ -180,7 +186,7 @@ def _raise(error: Exception, address: str, part: Part, origin: Origin | None) ->
         raise TryAgain(f"{host}: the object has changed on the way; begun anew") from None
     if (status := STATUS.search(text)) is not None:
         code = CODE.search(text)
-        check_status(Answer(int(status[1]), code[1] if code else ""), address, part)
+        check_status(Answer(int(status[1]), code[1] if code else ""), address, part, span=span)
     if ELSEWHERE in text:
         raise TileError(
             f"{address:.200} is in another region; name it with fetch.s3_endpoint, as in "

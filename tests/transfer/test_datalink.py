@@ -35,7 +35,7 @@ def test_the_image_itself_is_meant():
     ("answer", "line"),
     [
         (document(("https://store.example.org/a.png", "#preview")), r"of no image \(#this\)"),
-        (document(("file:///etc/passwd", "#this")), "only http and https are read"),
+        (document(("file:///etc/passwd", "#this")), "only http, https, s3 are read"),
         (document(("http://127.0.0.1/a.fits", "#this")), "private network"),
         (b'{"detail": "no such image"}', "answers with no DataLink document"),
         (b"", "answers with no DataLink document"),
