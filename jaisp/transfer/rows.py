@@ -31,6 +31,7 @@ LOOK = 10 * BLOCK  # bytes of a header that are asked for at a time
 LONGEST_HEADER = 1000 * BLOCK
 # A band with more of an image's rows than this is not worth a file of its own.
 WORTH = 0.8
+LAYOUT = ("BITPIX", "NAXIS1", "NAXIS2")
 # What pixels' numbers mean; astropy strips it from a header with its structure.
 SCALE = ("BSCALE", "BZERO")
 # What is said of the whole file, and doesn't hold for a band.
@@ -127,6 +128,8 @@ def find_image(read: Callable[[int, int], bytes], hdu: int | str) -> Place:
                 raise NotPlain(f"HDU {hdu} is packed")
             if header.get("NAXIS") != 2:
                 raise NotPlain(f"HDU {hdu} has {header.get('NAXIS')} axes, not 2")
+            if not all(isinstance(header.get(card), int) for card in LAYOUT):
+                raise NotPlain(f"HDU {hdu} does not say how its pixels lie")
             return Place(header, data, primary)
         primary = header if number == 0 else primary
         offset, number = data + _padded(_data_bytes(header)), number + 1
@@ -165,7 +168,10 @@ def _images(
     def read(address: str, first: int, count: int) -> bytes:
         return ask(address, folder, settings, headers, span=(first, first + count - 1))
 
-    found = {peer: find_image(partial(read, peer[0]), peer[1]) for peer in band.peers}
+    try:
+        found = {peer: find_image(partial(read, peer[0]), peer[1]) for peer in band.peers}
+    except (KeyError, ValueError, TypeError, fits.VerifyError) as error:
+        raise NotPlain(f"a header is not to the standard ({error})") from None
     if len({(image.header["NAXIS1"], image.header["NAXIS2"]) for image in found.values()}) > 1:
         raise NotPlain("its planes have other sides")
     return found

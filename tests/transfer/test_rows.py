@@ -129,6 +129,17 @@ def test_where_rows_cannot_be_had_all_of_it_comes(server, tmp_path, why):
     }
 
 
+@pytest.mark.parametrize("card", [b"NAXIS1  ", b"BITPIX  "])
+def test_a_header_that_lacks_a_card_is_for_the_whole_file_to_tell(server, tmp_path, card):
+    content = bytes_of(image(), tmp_path)
+    start = content.index(card, 2880)
+    lacking = content[:start] + b"COMMENT " + content[start + 8 :]
+    server.files["/a.fits"] = Served(lacking)
+    with pytest.raises(TileError) as caught:
+        get(server)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "hdu", "line"),
     [(None, "SCI", "404"), ("image", "NONE", "has no HDU 'NONE'"), ("image", 7, "has no HDU 7")],
