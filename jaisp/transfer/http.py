@@ -247,20 +247,13 @@ def _ask(
 ) -> Answer:
     """One request; its answer's body goes to the part, once its head is found good."""
     handle.reset()
-    handle.setopt(pycurl.URL, here)
-    handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-    handle.setopt(pycurl.CAINFO, certifi.where())
-    handle.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
-    handle.setopt(pycurl.USERAGENT, f"jaisp/{__version__}")
-    # The file as it is; what is packed in spite of that is unpacked.
-    handle.setopt(pycurl.ACCEPT_ENCODING, "identity")
+    prepare(handle, here, headers)
     handle.setopt(pycurl.HEADERFUNCTION, body.answer.take)
     handle.setopt(pycurl.WRITEFUNCTION, body.take)
     handle.setopt(pycurl.BUFFERSIZE, BUFFER)
     handle.setopt(pycurl.CONNECTTIMEOUT, CONNECT_S)
     handle.setopt(pycurl.LOW_SPEED_LIMIT, 1)
     handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(body.limits.timeout_s)))
-    handle.setopt(pycurl.NOSIGNAL, 1)
     try:
         handle.perform()
     except pycurl.error as error:
@@ -271,6 +264,18 @@ def _ask(
     if body.answer.status in (200, 206):
         body.finish()
     return body.answer
+
+
+def prepare(handle: pycurl.Curl, address: str, headers: Mapping[str, str]) -> None:
+    """What every request has: web addresses alone, known certificates, who asks."""
+    handle.setopt(pycurl.URL, address)
+    handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    handle.setopt(pycurl.CAINFO, certifi.where())
+    handle.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()])
+    handle.setopt(pycurl.USERAGENT, f"jaisp/{__version__}")
+    # The file as it is; what is packed in spite of that is unpacked.
+    handle.setopt(pycurl.ACCEPT_ENCODING, "identity")
+    handle.setopt(pycurl.NOSIGNAL, 1)
 
 
 def _raise(error: pycurl.error, problem: Exception | None, address: str) -> None:

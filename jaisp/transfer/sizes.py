@@ -3,14 +3,12 @@
 import re
 from collections.abc import Mapping
 
-import certifi
 import pycurl
 
-from jaisp import __version__
 from jaisp.config.fetch import FetchConfig
 from jaisp.transfer import s3
 from jaisp.transfer.address import is_s3
-from jaisp.transfer.http import Answer
+from jaisp.transfer.http import Answer, prepare
 
 
 def size_of(
@@ -26,16 +24,10 @@ def size_of(
     answer, handle = Answer(), pycurl.Curl()
     asked = {**(headers or {}), "Range": "bytes=0-0"}
     try:
-        handle.setopt(pycurl.URL, address)
-        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        handle.setopt(pycurl.CAINFO, certifi.where())
-        handle.setopt(pycurl.HTTPHEADER, [f"{k}: {v}" for k, v in asked.items()])
-        handle.setopt(pycurl.USERAGENT, f"jaisp/{__version__}")
-        handle.setopt(pycurl.ACCEPT_ENCODING, "identity")
+        prepare(handle, address, asked)
         handle.setopt(pycurl.HEADERFUNCTION, answer.take)
         handle.setopt(pycurl.WRITEFUNCTION, lambda chunk: -1)  # the head says it all
         handle.setopt(pycurl.TIMEOUT, max(1, round(settings.timeout_s)))
-        handle.setopt(pycurl.NOSIGNAL, 1)
         handle.perform()
     except pycurl.error as error:
         if error.args[0] != pycurl.E_WRITE_ERROR:

@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,3 +127,23 @@ def serving() -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def slowly(piece: int, pause_s: float) -> Fault:
+    """Send what is asked for in pieces, so slowly that a kill falls anywhere."""
+
+    def fault(handler: Handler, content: bytes) -> bool:
+        asked = handler.headers.get("Range", "bytes=0-")
+        start = int(asked.removeprefix("bytes=").rstrip("-"))
+        handler.send_response(206 if start else 200)
+        handler.send_header("ETag", '"one"')
+        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/*")
+        handler.send_header("Content-Length", str(len(content) - start))
+        handler.end_headers()
+        for first in range(start, len(content), piece):
+            handler.wfile.write(content[first : first + piece])
+            handler.wfile.flush()
+            time.sleep(pause_s)
+        return True
+
+    return fault

@@ -22,7 +22,7 @@ from jaisp.files import sha256
 from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.http import retry_after
-from tests.transfer.server import Served, serving
+from tests.transfer.server import Served, serving, slowly
 
 CASES = 24
 SETTINGS = FetchConfig(attempts=4, timeout_s=1, per_host=32)
@@ -335,26 +335,12 @@ download(Wanted("rubin", sys.argv[1]), FetchConfig(), verify_structure)
 """
 
 
-def slowly(h, content):
-    """So slowly that a kill falls anywhere."""
-    start = int(h.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-    h.send_response(206 if start else 200)
-    h.send_header("ETag", '"one"')
-    h.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/*")
-    h.send_header("Content-Length", str(len(content) - start))
-    h.end_headers()
-    for first in range(start, len(content), 1 << 16):
-        h.wfile.write(content[first : first + (1 << 16)])
-        time.sleep(0.01)
-    return True
-
-
 @pytest.mark.parametrize("part", range(2))
 def test_killed_at_any_instant_it_goes_on(server, cache, part):
     """What a killed process leaves is gone on with, and nothing of it passes for whole."""
     rng = np.random.default_rng(part)
     content = tile(part, side=900)
-    file = server.files["/a.fits"] = Served(content, faults=[slowly] * 99)
+    file = server.files["/a.fits"] = Served(content, faults=[slowly(1 << 16, 0.01)] * 99)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", GET, server.address("/a.fits")]
     kills = 0
@@ -376,7 +362,7 @@ def test_killed_at_any_instant_it_goes_on(server, cache, part):
 
 
 def test_two_at_once_get_it_once(server):
-    file = server.files["/a.fits"] = Served(tile(5, side=600), faults=[slowly])
+    file = server.files["/a.fits"] = Served(tile(5, side=600), faults=[slowly(1 << 16, 0.01)])
     with ThreadPoolExecutor(6) as pool:
         entries = list(pool.map(lambda _: brought(server, "/a.fits"), range(6)))
     assert len(file.asked) == 1

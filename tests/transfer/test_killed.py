@@ -2,7 +2,6 @@
 
 import multiprocessing
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -13,28 +12,13 @@ from jaisp.files import sha256
 from jaisp.plan import plan
 from tests.configs import small_config, write_config, write_small_field
 from tests.transfer.killed import PHASES, fetch
-from tests.transfer.server import Served, serving
+from tests.transfer.server import Served, serving, slowly
 
 KILLS = 20
 NAMES = ("sharp", "wide")
 # Processes that have everything imported, and none of this one's threads.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.transfer.killed"])
-
-
-def slowly(h, content):
-    """In a few pieces, so that a kill falls between them."""
-    start = int(h.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-    h.send_response(206 if start else 200)
-    h.send_header("ETag", '"one"')
-    h.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/*")
-    h.send_header("Content-Length", str(len(content) - start))
-    h.end_headers()
-    for first in range(start, len(content), 1 << 15):
-        h.wfile.write(content[first : first + (1 << 15)])
-        h.wfile.flush()
-        time.sleep(0.002)
-    return True
 
 
 @pytest.fixture
@@ -78,7 +62,7 @@ def test_the_next_run_ends_well_and_asks_for_nothing_twice(field, phase):
     server, folder = field
     rng = np.random.default_rng(sorted(PHASES).index(phase))
     for file in server.files.values():
-        file.faults = [slowly] * 99 * (phase == "while receiving")
+        file.faults = [slowly(1 << 15, 0.002)] * 99 * (phase == "while receiving")
     kills = 0
     while kills < KILLS:
         complete = whole(server, folder)
