@@ -171,8 +171,9 @@ def _get(
                 at = _target(wanted, part, settings, headers)
                 # Held while bytes come, not while a try is waited for.
                 with slot(cache_folder() / ".slots", host_of(at), settings.per_host):
-                    if is_s3(at):
-                        s3.receive(at, part, limits, settings.s3_endpoint, watch, wanted.span)
+                    if is_s3(at):  # no credential of the archive is a bucket's
+                        place = s3.web_address(at, settings.s3_endpoint)
+                        receive(_handle(), at, part, limits, None, watch, place, wanted.span)
                     else:
                         receive(
                             _handle(), wanted.address, part, limits, headers, watch, at, wanted.span

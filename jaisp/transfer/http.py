@@ -14,7 +14,8 @@ import pycurl
 
 from jaisp import __version__
 from jaisp.errors import TileError
-from jaisp.transfer.address import check_redirect, host_of
+from jaisp.transfer import s3
+from jaisp.transfer.address import check_redirect, host_of, is_s3
 from jaisp.transfer.part import Origin, Part
 
 BUFFER = 512 << 10  # bytes
@@ -23,11 +24,20 @@ FOLLOW = 64 << 20  # bytes, between two of which the checksum goes on
 CONNECT_S = 30
 MOST_REDIRECTS = 5
 SPARE = 64 << 20  # bytes that stay free on the disk
+MOST_SAID = 64 << 10  # bytes that are heard of what comes instead of a file
 # What a server answers when it may think otherwise later. IRSA answers 400 at random.
 PASSING = {400, 408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 507, 520, 522, 524}
-LACKING = {401: "needs a credential", 403: "doesn't let us", 404: "is not there", 410: "is gone"}
-UNWELCOME = {401, 403}
 REDIRECTS = {301, 302, 303, 307, 308}
+LACKING = {
+    **dict.fromkeys(REDIRECTS, "leads elsewhere, and it is not said where"),
+    **{401: "needs a credential", 403: "doesn't let us", 404: "is not there", 410: "is gone"},
+}
+# Whoever may not list a bucket isn't told what it lacks.
+LACKING_IN_BUCKET = LACKING | {
+    301: "is in another region; name it with fetch.s3_endpoint, https://s3.REGION.amazonaws.com",
+    403: "is not there, or not public",
+}
+UNWELCOME = {401, 403}
 # libcurl's failures that no other try mends: certificates, and addresses that are none.
 HOPELESS = {
     pycurl.E_PEER_FAILED_VERIFICATION,
@@ -106,7 +116,8 @@ class Answer:
 class Body:
     """What takes an answer's body as it comes, and writes it to the part.
 
-    problem: why it stopped the transfer; libcurl knows no exceptions.
+    problem: why it stopped the transfer; libcurl knows no exceptions. said: what came instead of a
+    file: how a failure or a redirect explains itself.
     """
 
     def __init__(
@@ -121,6 +132,7 @@ class Body:
         self.address, self.part, self.limits, self.span = address, part, limits, span
         self.answer = Answer()
         self.problem: Exception | None = None
+        self.said = b""
         self._origin = origin
         self._watch = watch
         self._file: IO[bytes] | None = None
@@ -131,7 +143,8 @@ class Body:
         """Less than was given stops the transfer."""
         try:
             if self.answer.status not in (200, 206):
-                return len(chunk)  # what a failure or a redirect says
+                self.said += chunk
+                return len(chunk) if len(self.said) < MOST_SAID else -1
             if self._file is None:
                 self._open()
             assert self._file is not None
@@ -206,7 +219,8 @@ def receive(
     if origin is not None or span is not None:
         asked["Range"] = _byte_range(part.size if origin is not None else 0, span)
     if origin is not None:
-        asked["If-Range"] = str(origin.validator)
+        validator = str(origin.validator)
+        asked |= s3.condition(validator) if is_s3(address) else {"If-Range": validator}
     here = at or address
     for _ in range(MOST_REDIRECTS + 1):
         if host_of(here) != host_of(address):
@@ -214,7 +228,7 @@ def receive(
         answer = _ask(handle, here, Body(address, part, origin, limits, watch, span), asked)
         if answer.status not in REDIRECTS:
             return
-        target = urljoin(here, answer.headers.get("location", ""))
+        target = urljoin(here, answer.headers["location"])
         check_redirect(here, target, limits.private_hosts)
         here = target
     raise TileError(f"{host_of(address)} sends on and on; refused")
@@ -257,13 +271,24 @@ def _ask(
     try:
         handle.perform()
     except pycurl.error as error:
-        _raise(error, body.problem, body.address)
+        if len(body.said) < MOST_SAID:
+            _raise(error, body.problem, body.address)
     finally:
         body.close()
+    if is_s3(body.address) and body.answer.status not in (200, 206):
+        read_s3(body.answer, body.address, here, body.said)
     check_status(body.answer, body.address, body.part, "Authorization" in headers, body.span)
     if body.answer.status in (200, 206):
         body.finish()
     return body.answer
+
+
+def read_s3(answer: Answer, address: str, here: str, said: bytes = b"") -> None:
+    """A store's refusal in HTTP's words: its code as the reason, another region as a redirect."""
+    answer.reason = s3.error_code(said) or answer.reason
+    there = s3.in_region(address, here, answer.headers.get("x-amz-bucket-region"))
+    if there is not None:
+        answer.status, answer.headers["location"] = 307, there
 
 
 def prepare(handle: pycurl.Curl, address: str, headers: Mapping[str, str]) -> None:
@@ -299,19 +324,23 @@ def check_status(
 ) -> None:
     """Raise for what a server answers instead of a file: TryAgain where it may think otherwise
     later, else TileError."""
-    if answer.status in (200, 206) or answer.status in REDIRECTS:
+    if answer.status in (200, 206) or (answer.status in REDIRECTS and "location" in answer.headers):
         return
     if answer.status == 416 and span is not None and not part.size:
         raise NoRanges(f"{host_of(address)}: the file ends before what is asked for")
     if answer.status == 416:
         part.discard()
         raise TryAgain(f"{host_of(address)} has no such range; begun anew")
+    if answer.status == 412 and is_s3(address):
+        part.discard()
+        raise TryAgain(f"{host_of(address)}: the object has changed on the way; begun anew")
     said = f"{host_of(address)} answers {answer.status} {answer.reason}".strip()
     if answer.status in PASSING:
         raise TryAgain(said, retry_after(answer.headers.get("retry-after")))
     if has_credential and answer.status in UNWELCOME:
         raise Unwelcome(f"{said}: {address:.200} refuses our credential")
-    raise TileError(f"{said}: {address:.200} {LACKING.get(answer.status, '')}".strip())
+    lacking = LACKING_IN_BUCKET if is_s3(address) else LACKING
+    raise TileError(f"{said}: {address:.200} {lacking.get(answer.status, '')}".strip())
 
 
 def _begin(

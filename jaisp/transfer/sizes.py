@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Mapping
+from urllib.parse import urljoin
 
 import pycurl
 
 from jaisp.config.fetch import FetchConfig
+from jaisp.errors import TileError
 from jaisp.transfer import s3
-from jaisp.transfer.address import is_s3
-from jaisp.transfer.http import Answer, prepare
+from jaisp.transfer.address import check_redirect, host_of, is_s3
+from jaisp.transfer.http import MOST_REDIRECTS, REDIRECTS, Answer, prepare, read_s3
 
 
 def size_of(
@@ -19,21 +21,43 @@ def size_of(
     Asks for the first byte alone: there are servers that never answer a HEAD (DaCHS), and signed
     addresses that allow none.
     """
-    if is_s3(address):
-        return s3.size_of(address, settings)
-    answer, handle = Answer(), pycurl.Curl()
-    asked = {**(headers or {}), "Range": "bytes=0-0"}
+    asked = {} if is_s3(address) else dict(headers or {})
     try:
-        prepare(handle, address, asked)
+        here = s3.web_address(address, settings.s3_endpoint) if is_s3(address) else address
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = _head(here, asked, settings.timeout_s)
+            if is_s3(address) and answer.status not in (200, 206):
+                read_s3(answer, address, here)
+            if answer.status not in REDIRECTS:
+                return _length(answer)
+            target = urljoin(here, answer.headers["location"])
+            check_redirect(here, target, settings.private_hosts)
+            if host_of(target) != host_of(address):
+                asked = {}
+            here = target
+    except (pycurl.error, TileError, KeyError):
+        pass
+    return None
+
+
+def _head(address: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
+    """The head of an answer that one byte is asked of. Raises pycurl.error."""
+    answer, handle = Answer(), pycurl.Curl()
+    try:
+        prepare(handle, address, {**headers, "Range": "bytes=0-0"})
         handle.setopt(pycurl.HEADERFUNCTION, answer.take)
         handle.setopt(pycurl.WRITEFUNCTION, lambda chunk: -1)  # the head says it all
-        handle.setopt(pycurl.TIMEOUT, max(1, round(settings.timeout_s)))
+        handle.setopt(pycurl.TIMEOUT, max(1, round(timeout_s)))
         handle.perform()
     except pycurl.error as error:
         if error.args[0] != pycurl.E_WRITE_ERROR:
-            return None
+            raise
     finally:
         handle.close()
+    return answer
+
+
+def _length(answer: Answer) -> int | None:
     if answer.status == 206:
         told = re.fullmatch(r"bytes 0-0/(\d+)", answer.headers.get("content-range", ""))
         return int(told[1]) if told else None

@@ -25,8 +25,8 @@ from jaisp.plan import plan
 from jaisp.sky import cells
 from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
+from jaisp.transfer.http import BUFFER
 from jaisp.transfer.part import machine_start
-from jaisp.transfer.s3 import BUFFER
 from jaisp.transfer.sizes import size_of
 from tests.archives.test_sia2 import make_config as sia2_config
 from tests.archives.test_sia2 import offer, three_planes
@@ -63,8 +63,8 @@ def short_waits(monkeypatch):
     monkeypatch.setattr(sys.modules["jaisp.transfer.download"], "FIRST_WAIT_S", 0.001)
 
 
-def image(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).normal(size=(SIDE, SIDE)).astype(np.float32)
+def image(seed: int, side: int = SIDE) -> bytes:
+    pixels = np.random.default_rng(seed).normal(size=(side, side)).astype(np.float32)
     handle = io.BytesIO()
     fits.PrimaryHDU(pixels).writeto(handle, checksum=True)
     return handle.getvalue()
@@ -155,7 +155,7 @@ def test_a_silent_store_is_asked_again(store, relay):
 def test_what_has_come_is_kept_for_the_next_run(store, relay):
     address = store.put("e.fits", content := image(6))
     relay.stops = [300_000]
-    with pytest.raises(TileError, match=rf"{BUCKET} breaks off"):
+    with pytest.raises(TileError, match=rf"^{BUCKET}: .*bytes missing"):
         get(address, relay.address, attempts=1)
     (part,) = parts()
     note = json.loads(part.with_name(f"{part.name}.json").read_text())["origin"]
@@ -172,7 +172,7 @@ def test_what_has_come_is_kept_for_the_next_run(store, relay):
 def test_an_object_that_changes_on_the_way_is_begun_anew(store, relay):
     address = store.put("f.fits", image(7))
     relay.stops = [300_000]
-    with pytest.raises(TileError, match="breaks off"):
+    with pytest.raises(TileError, match="bytes missing"):
         get(address, relay.address, attempts=1)
     store.put("f.fits", other := image(8))
     assert content_of(get(address, relay.address)) == other
@@ -199,7 +199,10 @@ def test_a_part_that_is_whole_is_not_asked_for_again(store, relay):
     [
         (f"s3://{BUCKET}/none.fits", f"404 NoSuchKey: s3://{BUCKET}/none.fits is not there"),
         ("s3://no-such-bucket/a.fits", "404 NoSuchBucket: s3://no-such-bucket/a.fits is not there"),
-        (f"s3://{BUCKET}/private.fits", f"403: s3://{BUCKET}/private.fits doesn't let us"),
+        (
+            f"s3://{BUCKET}/private.fits",
+            rf"403 .*: s3://{BUCKET}/private.fits is not there, or not ",
+        ),
         (f"s3://{BUCKET}/a/../b.fits", "refused"),
     ],
 )
@@ -213,14 +216,14 @@ def test_what_no_other_try_mends_is_given_up_at_once(store, relay, address, said
 
 
 def test_a_store_that_is_not_there_is_said_so(store):
-    with pytest.raises(TileError, match=rf"^{BUCKET} can't be reached$"):
+    with pytest.raises(TileError, match=rf"^{BUCKET}: .*not connect to server$"):
         get(f"s3://{BUCKET}/a.fits", "http://127.0.0.1:9", attempts=2)
 
 
 def test_a_store_that_can_t_prove_who_it_is_is_refused(store, monkeypatch):
     monkeypatch.setenv("AWS_ALLOW_INVALID_CERTIFICATES", "true")
     # With a certificate of its own making.
-    with started("-s") as port, pytest.raises(TileError, match="certificate is not good"):
+    with started("-s") as port, pytest.raises(TileError, match="certificate"):
         get(f"s3://{BUCKET}/a.fits", f"https://127.0.0.1:{port}", attempts=9)
 
 
@@ -280,7 +283,7 @@ for survey in sys.stdin:
 
 def test_killed_at_any_place_it_goes_on(store, relay):
     rng = np.random.default_rng(0)
-    address = store.put("k.fits", content := image(13))
+    address = store.put("k.fits", content := image(13, 2 * SIDE))
     places = rng.integers(HEAD, len(content), KILLS).tolist()
     relay.holds, gone_on = True, 0
     command = [sys.executable, "-c", FORKING, address, relay.address]

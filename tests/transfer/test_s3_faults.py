@@ -15,13 +15,17 @@ from jaisp.errors import TileError
 from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.sizes import size_of
-from tests.transfer import test_faults
 from tests.transfer.server import Served, serving
-from tests.transfer.test_faults import answered, assert_nothing_is_corrupt, files_of, reset, tile
+from tests.transfer.test_faults import (
+    FAULTS,
+    answered,
+    assert_nothing_is_corrupt,
+    files_of,
+    reset,
+    tile,
+)
 
-CASES = 8
-# Bytes that are packed for the way are a matter of HTTP alone.
-FAULTS = {name: fault for name, fault in test_faults.FAULTS.items() if name != "packed"}
+CASES = 24
 
 
 @pytest.fixture(autouse=True)
