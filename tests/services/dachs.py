@@ -8,17 +8,20 @@ import grp
 import os
 import pwd
 import re
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.services.local import PAUSE_S, free_port, wait_until
 
 RESOURCE = Path(__file__).with_name("tiles.rd")
 PROGRAMS = "/usr/bin:/bin"
@@ -56,9 +59,20 @@ class Service:
 
     def requests(self, path: str = "") -> list[tuple[str, int]]:
         """Method and status of all requests so far for paths that end so."""
-        lines = (self.root / "logs" / "web.log").read_text().splitlines()
-        found = [match for line in lines if (match := REQUEST.search(line)) is not None]
+        found = self._logged()
         return [(m["method"], int(m["status"])) for m in found if m["path"].endswith(path)]
+
+    def _logged(self) -> list[re.Match[str]]:
+        """The log, when it has all that was asked before: the server writes after it answers."""
+        mark = f"/mark-{secrets.token_hex(8)}"
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{self.address.partition('/__system__')[0]}{mark}").close()
+        while True:
+            lines = (self.root / "logs" / "web.log").read_text().splitlines()
+            found = [match for line in lines if (match := REQUEST.search(line)) is not None]
+            if any(match["path"] == mark for match in found):
+                return found
+            time.sleep(PAUSE_S)
 
     def file(self, name: str) -> Path:
         """Where the server has an image."""
@@ -90,7 +104,7 @@ def dachs(tiles: Path) -> Iterator[Service]:
         account = _account()
         if os.geteuid() == 0:
             os.chown(folder, account.pw_uid, account.pw_gid)
-        port, database_port = _free_port(), _free_port()
+        port, database_port = free_port(), free_port()
         group = grp.getgrgid(account.pw_gid).gr_name
         settings = SETTINGS.format(root=folder / "gavo", group=group, port=port)
         (folder / "settings").write_text(settings)
@@ -104,7 +118,7 @@ def dachs(tiles: Path) -> Iterator[Service]:
             run("dachs", "imp", "tiles/q")
             with run.started("dachs", "serve", "start", "-f") as server:
                 address = f"http://127.0.0.1:{port}/__system__/siap2/sitewide/siap2.xml"
-                _wait_for(server, f"{address}?MAXREC=0", folder)
+                wait_until(lambda: _is_served(address), server, SERVER_S, run.log)
                 yield Service(address, tiles, folder / "gavo")
 
 
@@ -167,9 +181,10 @@ def _database(run: _Runner, port: int) -> Iterator[None]:
     command = ("postgres", "-D", data, "-p", str(port), *options)
     with run.started(*command, stop=signal.SIGINT) as server:
         place = ("-h", "127.0.0.1", "-p", str(port))
-        while subprocess.run([f"{_postgres()}/pg_isready", "-q", *place], check=False).returncode:
-            assert server.poll() is None, run.log.read_text()[-3000:]
-            time.sleep(0.05)
+        ready = [f"{_postgres()}/pg_isready", "-q", *place]
+        wait_until(
+            lambda: subprocess.run(ready, check=False).returncode == 0, server, SERVER_S, run.log
+        )
         run("createdb", *place, "-U", "dachs", "gavo")
         yield
 
@@ -187,20 +202,10 @@ def _put_images(tiles: Path, folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def _wait_for(server: subprocess.Popen, address: str, folder: Path) -> None:
-    """Until the service answers."""
-    for _ in range(SERVER_S * 10):
-        assert server.poll() is None, (folder / "log").read_text()[-3000:]
-        try:
-            with urllib.request.urlopen(address, timeout=SERVER_S) as answer:
-                assert b"QUERY_STATUS" in answer.read()
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(f"DaCHS does not answer: {(folder / 'log').read_text()[-3000:]}")
+def _is_served(address: str) -> bool:
+    """Whether the service answers a question."""
+    try:
+        with urllib.request.urlopen(f"{address}?MAXREC=0", timeout=SERVER_S) as answer:
+            return b"QUERY_STATUS" in answer.read()
+    except OSError:
+        return False

@@ -1,15 +1,15 @@
 """moto's S3 on this machine: buckets with ranges, ETags and who may read what."""
 
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
+
+from tests.services.local import free_port, is_open, wait_until
 
 BUCKET = "survey-images"
 
@@ -64,27 +64,15 @@ def moto() -> Iterator[Store]:
 @contextmanager
 def started(*options: str) -> Iterator[int]:
     """A server on this machine; gives its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [str(binary()), "-H", "127.0.0.1", "-p", str(port), *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(port, server)
+        wait_until(lambda: is_open(port), server)
         yield port
     finally:
         server.terminate()
         server.wait()
-
-
-def _wait_for(port: int, server: subprocess.Popen) -> None:
-    for _ in range(1500):
-        assert server.poll() is None, "moto_server did not start"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise TimeoutError("moto_server does not answer")

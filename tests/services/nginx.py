@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.services.local import free_port, is_open, wait_until
 
 LOGIN = "astronomer:swordfish"
 
@@ -54,9 +54,7 @@ def nginx(root: Path, folder: Path) -> Iterator[str]:
     folder.mkdir()
     user, _, word = LOGIN.partition(":")
     (folder / "logins").write_text(f"{user}:{{PLAIN}}{word}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     as_root = "user root;" if os.geteuid() == 0 else ""
     config = folder / "nginx.conf"
     config.write_text(CONFIG.format(folder=folder, root=root, port=port, user=as_root))
@@ -64,18 +62,8 @@ def nginx(root: Path, folder: Path) -> Iterator[str]:
         [str(_binary()), "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL
     )
     try:
-        _wait_for(port, server)
+        wait_until(lambda: is_open(port), server)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait()
-
-
-def _wait_for(port: int, server: subprocess.Popen) -> None:
-    for _ in range(200):
-        assert server.poll() is None, "nginx did not start"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise TimeoutError("nginx does not answer")

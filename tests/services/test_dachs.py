@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 from collections import Counter
 from email.utils import formatdate
 from pathlib import Path
@@ -31,6 +30,7 @@ from jaisp.transfer.part import Origin, Part
 from jaisp.transfer.sizes import size_of
 from tests.configs import write_config
 from tests.services.dachs import Service, dachs, is_installed
+from tests.services.local import need
 from tests.workflow.conftest import TWO_PATCHES, Workflow
 
 # One server, which takes a while to start, for all of these.
@@ -68,10 +68,7 @@ EUCLID = {
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    if not is_installed():
-        if os.environ.get("JAISP_REQUIRE_REAL_DATA"):
-            pytest.fail(LACKING)
-        pytest.skip(LACKING)
+    need(is_installed(), LACKING)
     folder = tmp_path_factory.mktemp("field")
     with contextlib.chdir(folder):
         simulate(load_config(write_config(folder, FIELD)))

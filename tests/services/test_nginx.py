@@ -23,6 +23,7 @@ from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.credentials import authorization
 from tests.configs import CENTRE, small_config, write_config, write_tile
+from tests.services.local import need
 from tests.services.nginx import LOGIN, is_installed, nginx
 
 LACKING = "nginx is not installed (Debian package nginx-light)"
@@ -32,10 +33,7 @@ SETTINGS = FetchConfig(attempts=2, timeout_s=5)
 
 @pytest.fixture
 def address(tmp_path, monkeypatch):
-    if not is_installed():
-        if os.environ.get("JAISP_REQUIRE_REAL_DATA"):
-            pytest.fail(LACKING)
-        pytest.skip(LACKING)
+    need(is_installed(), LACKING)
     monkeypatch.setenv("JAISP_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "root"
     (root / "private").mkdir(parents=True)

@@ -32,6 +32,7 @@ from tests.archives.test_sia2 import make_config as sia2_config
 from tests.archives.test_sia2 import offer, three_planes
 from tests.archives.test_template import bricks
 from tests.configs import small_config, write_config, write_tile
+from tests.services.local import need
 from tests.services.moto import BUCKET, binary, moto, started
 from tests.services.relay import relayed
 from tests.transfer.server import serving
@@ -44,10 +45,7 @@ SIDE = 400  # pixels: 640 kB a file
 
 @pytest.fixture(scope="module")
 def store():
-    if binary() is None:
-        if os.environ.get("JAISP_REQUIRE_REAL_DATA"):
-            pytest.fail(LACKING)
-        pytest.skip(LACKING)
+    need(binary() is not None, LACKING)
     with moto() as store:
         yield store
 

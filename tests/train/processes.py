@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from jaisp.train.fresh import new_model
 from jaisp.train.losses import find_terms, term_weights
 from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.ranks import all_ranks, average_gradients, gathered, own_part, rank, ranks
+from tests.services.local import free_port
 from tests.train.conftest import make_config
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -54,12 +54,6 @@ def start(work: Callable, count: int, folder: Path, *args: Any) -> list[int]:
     for process in started:
         process.join()
     return [process.exitcode or 0 for process in started]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _as_rank(
