@@ -5,10 +5,11 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from jaisp.config.address import Address, LocalPath, Served
 from jaisp.config.section import Section
+from jaisp.zeropoint import terms
 
 Hdu = Annotated[int, Field(ge=0)] | str
 # Names become folders, table keys and `survey:band`: letters, digits and a few signs only.
@@ -19,6 +20,21 @@ ROWS = (
     "Fetch only the rows of an image that the sky needs, where it lies elsewhere, in plain FITS, "
     "and the server or bucket sends ranges; else all of it."
 )
+
+
+ZEROPOINT = (
+    "AB magnitude of one unit: a number, a header key, or terms of these and of `log10(KEY)`, as "
+    "`25 + 2.5 log10(EXPTIME)`; null: uncalibrated."
+)
+
+
+def _zeropoint(value: object) -> object:
+    if isinstance(value, str):
+        terms(value)
+    return value
+
+
+ZeroPoint = Annotated[float | str | None, AfterValidator(_zeropoint)]
 
 
 class PlaneSource(Section):
@@ -98,9 +114,7 @@ class Image(Section):
         NoiseEstimate(kind="estimate"), description="The noise plane, or `{kind: estimate}`."
     )
     mask: MaskSource | None = Field(None, description="The mask plane, if there is one.")
-    zeropoint: float | str | None = Field(
-        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
-    )
+    zeropoint: ZeroPoint = Field(None, description=ZEROPOINT)
     psf: PsfStamp | PsfShape | Literal["estimate"] = Field(
         "estimate", description="PSF stamp, width, or measured from stars."
     )
@@ -150,9 +164,7 @@ class FoundImages(Credentials):
     )
     rows: bool = Field(False, description=ROWS)
 
-    zeropoint: float | str | None = Field(
-        None, description="Header key or AB magnitude of one unit; null: uncalibrated."
-    )
+    zeropoint: ZeroPoint = Field(None, description=ZEROPOINT)
     psf: PsfShape | Literal["estimate"] = Field(
         "estimate", description="Its width, or measured from stars."
     )

@@ -19,6 +19,7 @@ from jaisp.warp.pixel_map import pixel_arcsec
 from jaisp.warp.scratch import Scratch
 from jaisp.warp.usable import mark_pixels
 from jaisp.warp.windows import Findings, Section, look
+from jaisp.zeropoint import zeropoint
 
 
 class TileReader:
@@ -176,21 +177,17 @@ class TileReader:
             return wcs
 
     def _read_zeropoint(self) -> float | None:
-        zeropoint = self.tile.zeropoint
-        if zeropoint is None:
-            return None
-        if isinstance(zeropoint, str):
-            zeropoint = self._science.header.get(zeropoint)
-            if zeropoint is None:
-                raise TileError(
-                    f"{self._science.name}: its header has no key {self.tile.zeropoint} (zeropoint)"
-                )
+        named = self.tile.zeropoint
+        if not isinstance(named, str):
+            return named
         try:
-            return float(zeropoint)
-        except (TypeError, ValueError):
+            return zeropoint(named, self._science.header)
+        except KeyError as error:
             raise TileError(
-                f"{self._science.name}: {self.tile.zeropoint} = {zeropoint!r} is no zero point"
+                f"{self._science.name}: its header has no key {error.args[0]} (zeropoint)"
             ) from None
+        except ValueError as error:
+            raise TileError(f"{self._science.name}: {named}: no zero point ({error})") from None
 
     def _read_saturation(self) -> float:
         level = self._science.header.get("SATURATE")

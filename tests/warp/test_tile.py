@@ -224,8 +224,20 @@ def test_zero_point_from_header_or_number_or_none(tmp_path, flux, noise):
     with pytest.raises(TileError, match=r"t\.fits\[0\]: its header has no key PHOTZP"):
         open_tile(replace(tile, zeropoint="PHOTZP"))
     fits.setval(tmp_path / "t.fits", "MAGZERO", value="unknown")
-    with pytest.raises(TileError, match="'unknown' is no zero point"):
+    with pytest.raises(TileError, match=r"MAGZERO: no zero point \(MAGZERO is 'unknown'\)"):
         open_tile(replace(tile, zeropoint="MAGZERO"))
+
+
+def test_zero_point_of_a_formula(tmp_path, flux, noise):
+    tile = write_tile(tmp_path / "t.fits", flux, tan_wcs(), noise, header={"EXPTIME": 731.0})
+    of_time = replace(tile, zeropoint="25 + 2.5 log10(EXPTIME)")
+    assert open_tile(of_time).zeropoint == pytest.approx(25 + 2.5 * np.log10(731))
+    for value in (0.0, -1.0, "long"):
+        fits.setval(tmp_path / "t.fits", "EXPTIME", value=value)
+        with pytest.raises(TileError, match=r"\[0\]: 25 .*: no zero point \(EXPTIME is"):
+            open_tile(of_time)
+    with pytest.raises(TileError, match=r"t\.fits\[0\]: its header has no key PHOTFLAM"):
+        open_tile(replace(tile, zeropoint="-2.408 - 2.5 log10(PHOTFLAM) - 5 log10(PHOTPLAM)"))
 
 
 def test_wcs_given_for_an_image_without_one(tmp_path, flux, noise):
