@@ -31,11 +31,11 @@ class Store:
     def make_bucket(self, name: str) -> None:
         self._owner.create_bucket(Bucket=name)
 
-    def put(self, key: str, content: bytes, public: bool = True) -> str:
+    def put(self, key: str, content: bytes, public: bool = True, bucket: str = BUCKET) -> str:
         """Put an object for everyone, or for its owner alone; returns its address."""
         who = "public-read" if public else "private"
-        self._owner.put_object(Bucket=BUCKET, Key=key, Body=content, ACL=who)
-        return f"s3://{BUCKET}/{key}"
+        self._owner.put_object(Bucket=bucket, Key=key, Body=content, ACL=who)
+        return f"s3://{bucket}/{key}"
 
     def remove(self, key: str) -> None:
         self._owner.delete_object(Bucket=BUCKET, Key=key)

@@ -32,22 +32,13 @@ from tests.archives.test_sia2 import make_config as sia2_config
 from tests.archives.test_sia2 import offer, three_planes
 from tests.archives.test_template import bricks
 from tests.configs import small_config, write_config, write_tile
-from tests.services.local import need
-from tests.services.moto import BUCKET, binary, moto, started
+from tests.services.moto import BUCKET, started
 from tests.services.relay import relayed
 from tests.transfer.server import serving
 
-LACKING = "moto_server is not installed (pip install -e .[test])"
 KILLS = 24
 HEAD = 1000  # bytes that an answer begins with, at most
 SIDE = 400  # pixels: 640 kB a file
-
-
-@pytest.fixture(scope="module")
-def store():
-    need(binary() is not None, LACKING)
-    with moto() as store:
-        yield store
 
 
 @pytest.fixture
