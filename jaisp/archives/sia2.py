@@ -20,7 +20,6 @@ from jaisp.archives.coverage import Outline, margins, needed, read_outline
 from jaisp.archives.cutout import Square, cut, cutout_address
 from jaisp.archives.tile import Plane, Tile, image_options, origin_of
 from jaisp.config import Config
-from jaisp.config.fetch import FetchConfig
 from jaisp.config.survey import ServedPlane, Sia2Archive
 from jaisp.errors import TileError, UserError
 from jaisp.files import partial_dir
@@ -31,7 +30,6 @@ from jaisp.transfer.download import ask, file_name
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 500_000_000  # of an answer
 MOST_KB = 1e12  # of an image; a service that tells of more is mistaken
 SCIENCE, NOISE, MASK = "science", "noise", "mask"
 
@@ -69,7 +67,7 @@ def find_tiles(config: Config, survey: str) -> list[Tile]:
     rows: dict[str, Row] = {}
     for cell in sky:
         try:
-            answer = ask(question(archive, cell), partial_dir(config), _limits(config), headers)
+            answer = ask(question(archive, cell), partial_dir(config), config.fetch, headers)
             rows |= {row.address: row for row in read_answer(answer, archive)}
         except TileError as error:
             raise UserError(f"{key}.url: {error}") from None
@@ -296,10 +294,6 @@ def _say_what_is_in_no_bucket(survey: str, rows: Mapping[str, Row]) -> None:
             others,
             len(rows),
         )
-
-
-def _limits(config: Config) -> FetchConfig:
-    return config.fetch.model_copy(update={"most_bytes": min(MOST_BYTES, config.fetch.most_bytes)})
 
 
 def _group(expression: str | None, name: str) -> str | None:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 
 LONGEST = 4096
+NO_USER = "an address has no user in it: say who you are with login_env"
 
 
 def _no_address(value: object) -> object:
@@ -17,9 +18,13 @@ def _no_address(value: object) -> object:
 
 def _has_a_host(value: str) -> str:
     try:
-        urlsplit(value).port  # noqa: B018 (it is what fails)
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 (it is what fails)
     except ValueError as error:
         raise ValueError(f"no address ({error})") from None
+    # Addresses stand in logs and tables.
+    if parts.username is not None:
+        raise ValueError(NO_USER)
     return value
 
 

@@ -1,6 +1,7 @@
 """Read a config file, say in one line what is wrong with it, and write it back resolved."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jaisp.config.root import Config
 from jaisp.errors import UserError
 
 DATA_VARIABLE = "JAISP_DATA"
+LOGIN = re.compile(r"://[^/\s]*@")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -107,7 +109,9 @@ def first_problem(error: ValidationError) -> str:
         case "union_tag_not_found":
             return f"{key}.kind: missing; add this key{more}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}, not {problem['input']!r:.60}{more}"
+    # Whoever put a login into an address doesn't want it in a log.
+    shown = LOGIN.sub("://…@", repr(problem["input"]))
+    return f"{key}: {message[0].lower()}{message[1:]}, not {shown:.60}{more}"
 
 
 def _readable(location: tuple) -> list:

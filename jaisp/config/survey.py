@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from jaisp.config.address import Address, LocalPath, Served
+from jaisp.config.address import NO_USER, Address, LocalPath, Served
 from jaisp.config.section import Section
 from jaisp.zeropoint import terms
 
@@ -360,6 +360,8 @@ def template(value: str) -> str:
         names = [name for _, name, _, _ in Formatter().parse(value) if name is not None]
     except ValueError as error:
         raise ValueError(f"no template ({error})") from None
+    if "@" in value.partition("://")[2].partition("/")[0]:
+        raise ValueError(NO_USER)
     if bad := [name for name in names if not name.isidentifier()]:
         raise ValueError(f"no template: {{{bad[0]}}} is no column's name")
     return value

@@ -71,7 +71,8 @@ def check_address(address: str, private_hosts: Collection[str] = ()) -> None:
     if parts.scheme not in SCHEMES:
         raise TileError(f"{address:.80}: only {', '.join(SCHEMES)} are read from; refused")
     if not host or parts.username is not None or parts.password is not None:
-        raise TileError(f"{address:.80}: an address has a host, and no user in it; refused")
+        named = f"{parts.scheme}://{host or ''}{parts.path}"
+        raise TileError(f"{named:.80}: an address has a host, and no user in it; refused")
     if host in private_hosts:
         return
     if any(not ipaddress.ip_address(number).is_global for number in _numbers(host, port)):

@@ -27,6 +27,7 @@ from jaisp.transfer.slots import slot
 
 log = logging.getLogger(__name__)
 
+MOST_ANSWER = 500_000_000  # bytes that a service's answer has, which is kept in memory
 LONGEST_WAIT_S = 300.0
 FIRST_WAIT_S = 0.5
 
@@ -108,6 +109,8 @@ def ask(
     Raises TileError when it can't be had.
     """
     key = hashlib.sha256(address.encode()).hexdigest()[:32]
+    most = min(MOST_ANSWER, settings.most_bytes)
+    settings = settings.model_copy(update={"most_bytes": most})
     part = Part(folder / f".{os.getpid()}.{threading.get_ident()}.{key}")
     try:
         _get(Wanted("", address, span=span), part, settings, verify, headers, unwatched)
@@ -151,8 +154,11 @@ def _get(
 ) -> str:
     """Try until it is there, or until too many tries in a row have brought nothing; returns its
     checksum."""
+    most = settings.most_bytes
+    if wanted.span is not None:
+        most = min(most, wanted.span[1] - wanted.span[0] + 1)
     limits = Limits(
-        most_bytes=settings.most_bytes,
+        most_bytes=most,
         timeout_s=settings.timeout_s,
         expected_bytes=wanted.bytes or None,
         private_hosts=settings.private_hosts,

@@ -170,7 +170,7 @@ class Body:
         self._told = self._received
         if self._received > self.limits.most_bytes:
             self.part.discard()
-            raise TileError("longer than fetch.most_bytes; refused")
+            raise TileError("longer than fetch.most_bytes, or than what was asked for; refused")
         self._watch(self._received, self._length)
         if self._received - self._followed >= FOLLOW:
             self._followed = self._received
@@ -376,7 +376,9 @@ def check_room(part: Part, coming: int, limits: Limits) -> None:
         raise TryAgain(f"{total} bytes long, not {limits.expected_bytes} as the archive said")
     if total > limits.most_bytes:
         part.discard()
-        raise TileError(f"{total} bytes long, more than fetch.most_bytes; refused")
+        raise TileError(
+            f"{total} bytes long, more than fetch.most_bytes, or than what was asked for; refused"
+        )
     free = shutil.disk_usage(part.path.parent).free
     if coming + SPARE > free:
         raise TileError(

@@ -88,6 +88,24 @@ def test_an_address_without_a_host_is_one_line(tmp_path, root):
     assert "surveys.sharp.archive.root: no address" in refusal(tmp_path, content)
 
 
+@pytest.mark.parametrize("key", ["root", "tiles", "url", "checksums", "s3_endpoint"])
+def test_an_address_with_who_we_are_in_it_is_refused_and_not_repeated(tmp_path, key):
+    """Addresses stand in logs and tables."""
+    address = "https://astronomer:swordfish@archive.org/x.fits"
+    content = small_config()
+    if key == "s3_endpoint":
+        content["fetch"] = {key: address}
+    elif key == "root":
+        content["surveys"]["wide"]["archive"][key] = address
+    else:
+        archive = {"kind": "template", "tiles": "t.csv", "tile": "{brick}", "science": {"url": "x"}}
+        archive |= {"science": {"url": address}} if key == "url" else {key: address}
+        content["surveys"]["wide"]["archive"] = archive
+    message = refusal(tmp_path, content)
+    assert f"{key}: an address has no user in it" in message
+    assert "swordfish" not in message
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = write_config(tmp_path, small_config())
     path.write_text(path.read_text() + "\nrun: again\n")

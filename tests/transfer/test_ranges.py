@@ -6,7 +6,9 @@ import pytest
 
 from jaisp.cache import cache_folder
 from jaisp.config.fetch import FetchConfig
+from jaisp.errors import TileError
 from jaisp.transfer import Wanted, download
+from jaisp.transfer.download import ask
 from jaisp.transfer.sizes import size_of
 from tests.transfer.server import Served, serving
 
@@ -67,3 +69,32 @@ def test_where_nobody_says_how_long_a_file_is_nothing_is_made_up(server):
     server.files["/b.fits"] = unknown
     for name in ("a", "b", "c"):
         assert size_of(server.address(f"/{name}.fits"), SETTINGS) is None
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_a_span_that_is_longer_than_was_asked_for_is_refused(server, tmp_path, tells_length):
+    def more(handler, content):
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes 0-99/{len(content)}")
+        if tells_length:
+            handler.send_header("Content-Length", str(len(content)))
+        else:
+            handler.send_header("Connection", "close")
+            handler.close_connection = True
+        handler.end_headers()
+        handler.wfile.write(content)
+        return True
+
+    server.files["/a.fits"] = Served(bytes(5_000_000), faults=[more])
+    with pytest.raises(TileError, match="than what was asked for; refused"):
+        ask(server.address("/a.fits"), tmp_path, SETTINGS, span=(0, 99))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_an_answer_that_is_kept_in_memory_is_no_longer_than_memory_holds(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["jaisp.transfer.download"], "MOST_ANSWER", 1000)
+    server.files["/answer"] = Served(bytes(2000))
+    with pytest.raises(TileError, match="2000 bytes long, more than"):
+        ask(server.address("/answer"), tmp_path, SETTINGS)
