@@ -34,6 +34,7 @@ OPENERS: dict[str, Callable[[Path], BufferedIOBase]] = {
 SIGNS = {b"\x1f\x8b\x08": "gzip", b"BZ": "bzip2", b"\xfd7zXZ\x00": "lzma", b"PK\x03\x04": "zip"}
 BROKEN = (EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 BLOCK = 2**22
+CARD = 80
 
 
 def packing_of(path: Path) -> str | None:
@@ -44,14 +45,17 @@ def packing_of(path: Path) -> str | None:
 
 
 def unpacked_length(path: Path, packing: str, most_bytes: int) -> int:
-    """Bytes of a file when unpacked; reading it to its end verifies its checksum too.
+    """Bytes of a FITS file when unpacked; reading it to its end verifies its checksum too.
 
-    Raises TileError when it can't be unpacked, or there are more than `most_bytes`.
+    Raises TileError when it can't be unpacked, has no FITS header within its first megabytes, which
+    are all that is looked at for one, or more than `most_bytes`.
     """
     length = 0
     try:
         with OPENERS[packing](path) as file:
             while block := file.read(BLOCK):
+                if not length and not _begins_with_header(block):
+                    raise TileError(f"{path.name}: what is packed in it is no FITS file")
                 length += len(block)
                 if length > most_bytes:
                     raise TileError(
@@ -60,6 +64,12 @@ def unpacked_length(path: Path, packing: str, most_bytes: int) -> int:
     except BROKEN as error:
         raise TileError(f"{path.name} can't be unpacked: {error}") from None
     return length
+
+
+def _begins_with_header(block: bytes) -> bool:
+    """Whether a header begins here, and ends: of one without an end all would be kept in memory."""
+    cards = (block[k : k + 8] for k in range(0, len(block), CARD))
+    return block.startswith(b"SIMPLE") and any(card == b"END     " for card in cards)
 
 
 def skip(file: BufferedIOBase, count: int) -> None:

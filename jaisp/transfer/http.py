@@ -96,7 +96,9 @@ class Answer:
         text = line.decode("latin-1").strip()
         if text.startswith("HTTP/"):
             _, status, *reason = text.split(" ", 2)
-            self.status, self.reason, self.headers = int(status), "".join(reason), {}
+            self.status, self.headers = int(status), {}
+            # It stands in logs and on terminals.
+            self.reason = "".join(sign for sign in "".join(reason) if sign.isprintable())[:60]
         elif ":" in text:
             name, _, value = text.partition(":")
             self.headers[name.strip().lower()] = value.strip()

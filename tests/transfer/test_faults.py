@@ -377,3 +377,12 @@ def test_waiting_as_long_as_the_server_asks():
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
     assert 25 < retry_after(later) <= 30
+
+
+def test_a_reason_s_signs_do_not_reach_the_terminal(server):
+    said = b"HTTP/1.1 404 \x1b[31mred\x07 " + b"x" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"
+    server.files["/a.fits"] = Served(b"", faults=[lambda h, _: (h.wfile.write(said), True)[1]])
+    with pytest.raises(TileError, match=r"answers 404 \[31mred x+: ") as told:
+        brought(server, "/a.fits")
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) < 200
