@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache as cache_of_calls
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -326,13 +327,26 @@ def test_a_file_longer_than_any_is_refused(server, cache):
     assert not files_of(cache)
 
 
-GET = """
-import sys
+# A download for every line that comes, forked, so that the package is imported once.
+FORKING = """
+import os, sys
 from jaisp.config.fetch import FetchConfig
 from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
-download(Wanted("rubin", sys.argv[1]), FetchConfig(), verify_structure)
+for address in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        download(Wanted("rubin", address.strip()), FetchConfig(), verify_structure)
+        os._exit(0)
+    print(child, flush=True)
+    sys.stdin.readline()  # its number is no other's until it was killed
+    os.waitpid(child, 0)
 """
+
+
+def _runs(process: int) -> bool:
+    """Whether it has not ended; nobody has waited for it."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("part", range(2))
@@ -342,20 +356,26 @@ def test_killed_at_any_instant_it_goes_on(server, cache, part):
     content = tile(part, side=900)
     file = server.files["/a.fits"] = Served(content, faults=[slowly(1 << 16, 0.01)] * 99)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", GET, server.address("/a.fits")]
+    command = [sys.executable, "-c", FORKING]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
     kills = 0
-    while not list(cache.rglob("*.json")) or kills < 12:
-        run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        # From where there is a part, the rest of the file takes half a second.
-        while run.poll() is None and len(file.asked) <= kills:
-            time.sleep(0.002)
-        time.sleep(float(rng.uniform(0, 0.25)))
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        kills = max(kills + 1, len(file.asked))
-        assert_nothing_is_corrupt(cache, [content])
-        if kills > 40:
-            break
+    with subprocess.Popen(command, env=environment, **pipes) as run:
+        while not list(cache.rglob("*.json")) or kills < 12:
+            run.stdin.write(f"{server.address('/a.fits')}\n")
+            child = int(run.stdout.readline())
+            # From where there is a part, the rest of the file takes half a second.
+            while _runs(child) and len(file.asked) <= kills:
+                time.sleep(0.002)
+            time.sleep(float(rng.uniform(0, 0.25)))
+            os.kill(child, signal.SIGKILL)
+            while _runs(child):
+                time.sleep(0.001)
+            run.stdin.write("\n")
+            kills = max(kills + 1, len(file.asked))
+            assert_nothing_is_corrupt(cache, [content])
+            if kills > 40:
+                break
+        run.stdin.close()
     entry = brought(server, "/a.fits")
     assert (cache_folder() / entry["file"]).read_bytes() == content
     assert any("Range" in headers for headers in file.asked)
