@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from jaisp.config.fetch import FetchConfig
 from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
+from jaisp.transfer.download import Verify
 from tests.services.nginx import nginx
 
 SMALL_MB = 2
@@ -81,7 +82,7 @@ def compare(address: str, names: list[str], folder: Path, rounds: int) -> dict[s
     ways: dict[str, Callable[[], None]] = {
         "curl": lambda: with_curl(addresses, folder / "curl"),
         "ours, whole": lambda: ours(addresses, folder / "cache", verify_structure),
-        "ours, not opened": lambda: ours(addresses, folder / "cache", lambda path: None),
+        "ours, not opened": lambda: ours(addresses, folder / "cache", lambda path, digest: None),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     busy: dict[str, list[float]] = {name: [] for name in ways}
@@ -119,7 +120,7 @@ def with_curl(addresses: list[str], folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def ours(addresses: list[str], folder: Path, verify: Callable[[Path], None]) -> None:
+def ours(addresses: list[str], folder: Path, verify: Verify) -> None:
     settings = FetchConfig(per_host=CONCURRENT)
     with ThreadPoolExecutor(CONCURRENT) as pool:
         list(pool.map(lambda a: download(Wanted("rubin", a), settings, verify), addresses))

@@ -25,13 +25,13 @@ from jaisp.archives.table import plane_key, read_tiles, tile_planes, verified_pl
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config import Config
 from jaisp.config.survey import Credentials
+from jaisp.digest import digest_of
 from jaisp.errors import TileError, UserError
 from jaisp.files import (
     clear_problems,
     locked,
     read_problems,
     record_problem,
-    sha256,
     write_problems,
 )
 from jaisp.planes import tile_wcs, verify_planes
@@ -336,8 +336,9 @@ def _link(config: Config, tile: Tile, source: Path | str) -> dict:
     source = Path(source).absolute()
     if not source.is_file():
         raise TileError(f"no such file: {source}")
-    verify_structure(source, config.fetch.most_bytes)
-    digest = sha256(source)
+    read = digest_of(source)
+    verify_structure(source, read, config.fetch.most_bytes)
+    digest = read.sha256
     name = cache_name(tile.survey, digest, source.name)
     final = cache_folder() / name
     with locked(final.with_name(f".{final.name}.lock")):

@@ -2,53 +2,68 @@
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedIOBase, RawIOBase
 from math import prod
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning, AstropyWarning
 
 from jaisp.config.fetch import FetchConfig
+from jaisp.digest import ONES, Sums
 from jaisp.errors import TileError
+from jaisp.headers import HDU, plain_hdus
 from jaisp.packed import OPENERS, packing_of, unpacked_length
 
 # What no FITS file begins with: pages that say sorry.
 PAGES = (b"<", b"{")
 PIECE = 256 << 10  # bytes read at a time: what a core's own cache holds
 FILLING = b"\0 \r\n"
-ONES = 0xFFFFFFFF
 MOST_BYTES = FetchConfig().most_bytes
 
 _verifying = threading.Lock()  # warnings are filtered for all threads at once
 
 
-def verify_structure(path: Path, most_bytes: int = MOST_BYTES) -> None:
+def verify_structure(path: Path, sums: Sums | None = None, most_bytes: int = MOST_BYTES) -> None:
     """The file is FITS, whole, and its own checksums, where it carries them, hold.
 
-    most_bytes: what its pixels may be at most, unpacked. Raises TileError.
+    sums: of the file as it lies, where it has been read already. most_bytes: what its pixels may be
+    at most, unpacked. Raises TileError.
     """
     with path.open("rb") as handle:
         if handle.read(1) in PAGES:
             raise TileError(f"{path.name} is a page of text, no FITS file")
-    packing = packing_of(path)
+        found = plain_hdus(handle, path.stat().st_size)
+    packing = None if found else packing_of(path)
+    if not found:
+        found = _hdus(path, packing, most_bytes)
+    if any(_has_sums(hdu.header) for hdu in found):
+        if sums is None or packing:
+            sums = Sums()
+            with OPENERS[packing](path) if packing else path.open("rb", buffering=0) as file:
+                sums.read(file)
+        _check_sums(path, sums, found)
+
+
+def _hdus(path: Path, packing: str | None, most_bytes: int) -> list[HDU]:
+    """What astropy finds in a file, and finds to be to the standard."""
     # Before anything looks into it: a small file may hold more than any disk does.
     length = unpacked_length(path, packing, most_bytes) if packing else path.stat().st_size
     # As the bytes lie: checksums are of packed pixels, and none is unpacked to be counted.
     with opened(path, lazy_load_hdus=False, disable_image_compression=True) as hdus:
-        found = [(hdu.header, hdu.fileinfo()) for hdu in hdus]
+        found = []
+        for hdu in hdus:
+            place = hdu.fileinfo()
+            end = place["datLoc"] + place["datSpan"]
+            found.append(HDU(hdu.header, place["hdrLoc"], place["datLoc"], end))
         for hdu in hdus:
             hdu.verify("exception")
-    end = found[-1][1]["datLoc"] + found[-1][1]["datSpan"]
-    if end > length or not _is_filling(path, packing, end):
+    if found[-1].end > length or not _is_filling(path, packing, found[-1].end):
         raise TileError(f"{path.name} is truncated")
-    _check_pixels(path, [header for header, _ in found], most_bytes)
-    if any(_has_sums(header) for header, _ in found):
-        with OPENERS[packing](path) if packing else path.open("rb", buffering=0) as file:
-            _check_sums(path, file, found)
+    _check_pixels(path, [hdu.header for hdu in found], most_bytes)
+    return found
 
 
 @contextmanager
@@ -83,7 +98,7 @@ def _is_filling(path: Path, packing: str | None, end: int) -> bool:
     return True
 
 
-def _check_pixels(path: Path, headers: list[fits.Header], most_bytes: int) -> None:
+def _check_pixels(path: Path, headers: list[Any], most_bytes: int) -> None:
     """Packed pixels that no memory could hold: a few bytes may stand for any number of them."""
     for number, header in enumerate(headers):
         if header.get("ZIMAGE") is not True:
@@ -101,44 +116,24 @@ def _check_pixels(path: Path, headers: list[fits.Header], most_bytes: int) -> No
             )
 
 
-def _has_sums(header: fits.Header) -> bool:
-    return any(str(header.get(key, "")).strip() for key in ("CHECKSUM", "DATASUM"))
+def _has_sums(header: Mapping[str, Any]) -> bool:
+    return any(_text(header, key) for key in ("CHECKSUM", "DATASUM"))
 
 
-def _check_sums(
-    path: Path, file: BufferedIOBase | RawIOBase, found: list[tuple[fits.Header, dict]]
-) -> None:
-    """Hold every HDU against its sums, reading the file once.
+def _text(header: Mapping[str, Any], key: str) -> str:
+    return str(header.get(key, "")).strip("' ")
+
+
+def _check_sums(path: Path, sums: Sums, found: list[HDU]) -> None:
+    """Hold every HDU against its sums.
 
     astropy does it too, but reads the data twice, and all of what is packed into memory.
     """
-    piece = bytearray(PIECE)
-    for number, (header, place) in enumerate(found):
-        name = f"{path.name}[{header.get('EXTNAME', number)}]"
-        of_header = _sum(file, place["datLoc"] - place["hdrLoc"], piece)
-        of_data = _sum(file, place["datSpan"], piece)
-        told = str(header.get("DATASUM", "")).strip()
-        if told and not (told.isdecimal() and int(told) % ONES == of_data % ONES):
+    for number, (header, start, data, end) in enumerate(found):
+        name = f"{path.name}[{_text(header, 'EXTNAME') or number}]"
+        told = _text(header, "DATASUM")
+        if told and not (told.isdecimal() and int(told) % ONES == sums.of(data, end)):
             raise TileError(f"{name}: DATASUM verification failed")
         # CHECKSUM is chosen such that all words of the HDU sum to ones.
-        if str(header.get("CHECKSUM", "")).strip() and (of_header + of_data) % ONES:
+        if _text(header, "CHECKSUM") and sums.of(start, end):
             raise TileError(f"{name}: CHECKSUM verification failed")
-
-
-def _sum(file: BufferedIOBase | RawIOBase, count: int, piece: bytearray) -> int:
-    """The sum of the next `count` bytes as 32-bit words, the most significant byte first.
-
-    piece: room for some of them; its length is a multiple of 4, as `count` is in a FITS file.
-    """
-    total = filled = 0
-    while count > 0:
-        with memoryview(piece) as room:
-            got = file.readinto(room[filled : min(count, len(piece))])
-        if not got:
-            raise EOFError
-        filled += got
-        if filled % 4 == 0:
-            total += int(np.frombuffer(piece, ">u4", filled // 4).sum(dtype=np.uint64))
-            count -= filled
-            filled = 0
-    return total

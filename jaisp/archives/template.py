@@ -62,7 +62,7 @@ def _table(
     if isinstance(archive.tiles, str):
         wanted = Wanted(survey, archive.tiles)
         try:
-            entry = download(wanted, config.fetch, lambda path: None, headers)
+            entry = download(wanted, config.fetch, lambda path, digest: None, headers)
         except TileError as error:
             raise UserError(f"{key}.tiles: {error}") from None
         path = cache_folder() / entry["file"]

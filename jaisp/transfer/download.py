@@ -16,6 +16,7 @@ from tenacity.wait import wait_random_exponential
 
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config.fetch import FetchConfig
+from jaisp.digest import Digest
 from jaisp.errors import TileError
 from jaisp.files import locked, read_json, sha256
 from jaisp.transfer import s3
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 MOST_ANSWER = 500_000_000  # bytes that a service's answer has, which is kept in memory
 LONGEST_WAIT_S = 300.0
 FIRST_WAIT_S = 0.5
+
+# Raises TileError for what is not wanted; given what reading the file told.
+Verify = Callable[[Path, Digest], None]
 
 _handles = threading.local()
 # Checksums take a processor each: more of them at a time only wait for one another.
@@ -56,7 +60,7 @@ class Wanted:
 def download(
     wanted: Wanted,
     settings: FetchConfig,
-    verify: Callable[[Path], None],
+    verify: Verify,
     headers: Mapping[str, str] | None = None,
     watch: Watch = unwatched,
 ) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def ask(
     folder: Path,
     settings: FetchConfig,
     headers: Mapping[str, str] | None = None,
-    verify: Callable[[Path], None] = lambda path: None,
+    verify: Verify = lambda path, digest: None,
     span: tuple[int, int] | None = None,
 ) -> bytes:
     """What a service answers to a question, tried for as often as a file; none of it is kept.
@@ -127,7 +131,7 @@ def receive_part(
     watch: Watch,
 ) -> None:
     """Get a file's span into a part, tried for as often as a file, and go on with what is there."""
-    _get(wanted, part, settings, lambda path: None, headers, watch)
+    _get(wanted, part, settings, lambda path, digest: None, headers, watch)
 
 
 def cached(index: Path, wanted: Wanted) -> dict[str, Any] | None:
@@ -148,7 +152,7 @@ def _get(
     wanted: Wanted,
     part: Part,
     settings: FetchConfig,
-    verify: Callable[[Path], None],
+    verify: Verify,
     headers: Mapping[str, str] | None,
     watch: Watch,
 ) -> str:
@@ -216,20 +220,20 @@ def _wait(state: RetryCallState) -> float:
     return wait_random_exponential(multiplier=FIRST_WAIT_S, max=60)(state)
 
 
-def _check(wanted: Wanted, part: Part, verify: Callable[[Path], None]) -> str:
+def _check(wanted: Wanted, part: Part, verify: Verify) -> str:
     """The checksum of a part that is whole; another one is forgotten, and tried for anew."""
     try:
         if wanted.bytes and part.size != wanted.bytes:
             raise TileError(f"{part.size} bytes long, not {wanted.bytes} as the archive said")
-        digest = part.sha256()
-        if wanted.sha256 and digest != wanted.sha256:
+        digest = part.digest()
+        if wanted.sha256 and digest.sha256 != wanted.sha256:
             raise TileError("differs from the archive's checksum")
-        verify(part.path)
+        verify(part.path, digest)
     except TileError as error:
         part.discard()
         reason = str(error).replace(part.path.name, file_name(wanted.address))
         raise TryAgain(reason) from None
-    return digest
+    return digest.sha256
 
 
 def _keep(wanted: Wanted, part: Part, digest: str, index: Path) -> dict[str, Any]:

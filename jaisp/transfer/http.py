@@ -144,12 +144,11 @@ class Body:
     def take(self, chunk: bytes) -> int:
         """Less than was given stops the transfer."""
         try:
-            if self.answer.status not in (200, 206):
-                self.said += chunk
-                return len(chunk) if len(self.said) < MOST_SAID else -1
             if self._file is None:
-                self._open()
-            assert self._file is not None
+                if self.answer.status not in (200, 206):
+                    self.said += chunk
+                    return len(chunk) if len(self.said) < MOST_SAID else -1
+                self._file = self._open()
             self._file.write(chunk)
             self._received += len(chunk)
             if self._received - self._told >= TELL:
@@ -159,14 +158,14 @@ class Body:
             return -1
         return len(chunk)
 
-    def _open(self) -> None:
+    def _open(self) -> IO[bytes]:
         _begin(self.answer, self.address, self.part, self._origin, self.limits, self.span)
         self._received = self._told = self.part.size
         if self.answer.length is not None:
             self._length = self._received + self.answer.length
         self._watch(self._received, self._length)
         # libcurl hands over 16 KB at a time: they go to the disk together.
-        self._file = self.part.path.open("ab", buffering=BUFFER)
+        return self.part.path.open("ab", buffering=BUFFER)
 
     def _tell(self) -> None:
         self._told = self._received
@@ -190,7 +189,7 @@ class Body:
     def finish(self) -> None:
         """All of it has come."""
         if self._file is None:
-            self._open()  # an empty body
+            self._file = self._open()  # an empty body
             self.close()
         self._tell()
 

@@ -4,9 +4,11 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jaisp.digest import Digest
 from jaisp.files import read_json
 from jaisp.transfer.digest import Growing
 
@@ -39,7 +41,7 @@ class Part:
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.part")
         self._about = self.path.with_name(f"{self.path.name}.json")
-        self._digest = Growing(self.path)
+        self._growing = Growing(self.path)
 
     @property
     def size(self) -> int:
@@ -77,12 +79,12 @@ class Part:
         self.path.touch()
 
     def follow(self) -> None:
-        """Take the checksum of what has come, and sync it, while more comes."""
-        self._digest.follow()
+        """Take the digest of what has come, and sync it, while more comes."""
+        self._growing.follow()
 
-    def sha256(self) -> str:
-        """The checksum of all that has come."""
-        return self._digest.finish()
+    def digest(self) -> Digest:
+        """The checksum and the sums of all that has come."""
+        return self._growing.finish()
 
     def sync(self) -> None:
         """See to it that the bytes are on the disk."""
@@ -91,7 +93,7 @@ class Part:
 
     def discard(self) -> None:
         """Forget all of it: bytes first, so that none are left of which nothing is known."""
-        self._digest = Growing(self.path)
+        self._growing = Growing(self.path)
         self.path.unlink(missing_ok=True)
         self._about.unlink(missing_ok=True)
 
@@ -109,10 +111,11 @@ def write_note(path: Path, content: Any) -> None:
     its file's lock, so that the temporary name may be the same each time, and none is left over.
     """
     temporary = path.with_name(f".partial.{path.name}")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
+@cache
 def machine_start() -> str:
     """What tells one start of this machine from another; "" where it doesn't say."""
     try:

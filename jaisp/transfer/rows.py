@@ -18,15 +18,24 @@ from astropy.io import fits
 
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config.fetch import FetchConfig
+from jaisp.digest import BLOCK, digest_of
 from jaisp.errors import TileError
-from jaisp.files import locked, sha256
-from jaisp.transfer.download import Wanted, ask, cached, download, file_name, place, receive_part
+from jaisp.files import locked
+from jaisp.transfer.download import (
+    Verify,
+    Wanted,
+    ask,
+    cached,
+    download,
+    file_name,
+    place,
+    receive_part,
+)
 from jaisp.transfer.http import NoRanges, Watch, unwatched
 from jaisp.transfer.part import Part, write_note
 
 log = logging.getLogger(__name__)
 
-BLOCK = 2880  # bytes, of which FITS is made
 LOOK = 10 * BLOCK  # bytes of a header that are asked for at a time
 LONGEST_HEADER = 1000 * BLOCK
 # A band with more of an image's rows than this is not worth a file of its own.
@@ -78,7 +87,7 @@ def download_rows(
     wanted: Wanted,
     band: Band,
     settings: FetchConfig,
-    verify: Callable[[Path], None],
+    verify: Verify,
     headers: Mapping[str, str] | None = None,
     watch: Watch = unwatched,
 ) -> dict[str, Any]:
@@ -236,7 +245,7 @@ def _keep(
     part: Part,
     found: Place,
     rows: tuple[int, int],
-    verify: Callable[[Path], None],
+    verify: Verify,
     index: Path,
 ) -> dict[str, Any]:
     """Write the band as a file beside the part, verify it, and give it its name."""
@@ -245,8 +254,9 @@ def _keep(
         file.write(band_header(found, rows).tostring().encode("ascii"))
         shutil.copyfileobj(pixels, file)
         file.write(b"\0" * (-file.tell() % BLOCK))
-    verify(temporary)
-    digest = sha256(temporary)
+    read = digest_of(temporary)
+    verify(temporary, read)
+    digest = read.sha256
     name = cache_name(wanted.survey, digest, f"{file_name(wanted.address)}.rows.fits")
     size = temporary.stat().st_size
     saved = _padded(_data_bytes(found.header)) - part.size
