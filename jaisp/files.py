@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaisp.config import Config
 from jaisp.errors import UserError
@@ -114,14 +114,22 @@ def locked(path: Path | str) -> Iterator[None]:
     While another process holds it, say so and wait.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    with open_lock(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("%s: held by another job; waiting for it to end", path)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Open a file that is to be locked; its folder is made where there is none."""
+    try:
+        return path.open("a")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
 
 
 def hold_run(results: Path) -> int:

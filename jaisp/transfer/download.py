@@ -18,12 +18,12 @@ from jaisp.cache import cache_folder, cache_name
 from jaisp.config.fetch import FetchConfig
 from jaisp.digest import Digest
 from jaisp.errors import TileError
-from jaisp.files import locked, read_json, sha256
+from jaisp.files import locked, sha256
 from jaisp.transfer import s3
 from jaisp.transfer.address import host_of, is_s3
 from jaisp.transfer.datalink import link_target
 from jaisp.transfer.http import Limits, TryAgain, Watch, receive, unwatched
-from jaisp.transfer.part import Part, write_note
+from jaisp.transfer.part import Part, add_note, read_notes
 from jaisp.transfer.slots import slot
 
 log = logging.getLogger(__name__)
@@ -72,15 +72,13 @@ def download(
     try or run. watch: told how far it is. Raises TileError when it can't be had.
     """
     folder, key = place(wanted)
-    index = folder / f"{key}.json"
-    with locked(folder / f".{key}.lock"):
-        known = cached(index, wanted)
-        part = Part(folder / key)
+    part = Part(folder / key)
+    with locked(part.notes):
+        known = cached(part.notes, wanted)
         if known is not None:
-            part.discard()  # the note that a process left which was killed right after the rename
             return known | {"fetched": False}
         digest = _get(wanted, part, settings, verify, headers, watch)
-        entry = _keep(wanted, part, digest, index)
+        entry = _keep(wanted, part, digest)
     return entry | {"fetched": True}
 
 
@@ -121,6 +119,7 @@ def ask(
         return part.path.read_bytes()
     finally:
         part.discard()
+        part.notes.unlink(missing_ok=True)
 
 
 def receive_part(
@@ -134,11 +133,10 @@ def receive_part(
     _get(wanted, part, settings, lambda path, digest: None, headers, watch)
 
 
-def cached(index: Path, wanted: Wanted) -> dict[str, Any] | None:
+def cached(notes: Path, wanted: Wanted) -> dict[str, Any] | None:
     """What the cache has of it, if its bytes are those that were verified."""
-    try:
-        entry = read_json(index)
-    except (OSError, ValueError):
+    entry = next((note for note in reversed(read_notes(notes)) if "file" in note), None)
+    if entry is None:
         return None
     path = cache_folder() / entry["file"]
     if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -236,10 +234,10 @@ def _check(wanted: Wanted, part: Part, verify: Verify) -> str:
     return digest.sha256
 
 
-def _keep(wanted: Wanted, part: Part, digest: str, index: Path) -> dict[str, Any]:
+def _keep(wanted: Wanted, part: Part, digest: str) -> dict[str, Any]:
     """Sync the whole part, and rename it to where its checksum puts it.
 
-    The index says where before it is there: killed in between, the whole part is verified again;
+    Its notes say where before it is there: killed in between, the whole part is verified again;
     the other way round the file would be there, and asked for a second time.
     """
     part.sync()
@@ -247,7 +245,7 @@ def _keep(wanted: Wanted, part: Part, digest: str, index: Path) -> dict[str, Any
     entry = {"file": name, "bytes": part.size, "sha256": digest}
     final = cache_folder() / name
     final.parent.mkdir(parents=True, exist_ok=True)
-    write_note(index, entry)
+    add_note(part.notes, entry)
     part.finish(final)
     return entry
 

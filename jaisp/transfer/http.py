@@ -1,5 +1,6 @@
 """One try to get a file, or the rest of it, over HTTP."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +19,8 @@ from jaisp.transfer import s3
 from jaisp.transfer.address import check_redirect, host_of, is_s3
 from jaisp.transfer.part import Origin, Part
 
-BUFFER = 512 << 10  # bytes
+BUFFER = 512 << 10  # bytes that are written at once
+MOST_HELD = 256  # pieces of them, of which a system takes so many
 TELL = 1 << 20  # bytes, between two words of how far it is
 FOLLOW = 64 << 20  # bytes, between two of which the checksum goes on
 CONNECT_S = 30
@@ -140,6 +142,8 @@ class Body:
         self._file: IO[bytes] | None = None
         self._length: int | None = None
         self._received = self._told = self._followed = 0
+        self._held: list[bytes] = []
+        self._held_bytes = 0
 
     def take(self, chunk: bytes) -> int:
         """Less than was given stops the transfer."""
@@ -149,10 +153,10 @@ class Body:
                     self.said += chunk
                     return len(chunk) if len(self.said) < MOST_SAID else -1
                 self._file = self._open()
-            self._file.write(chunk)
-            self._received += len(chunk)
-            if self._received - self._told >= TELL:
-                self._tell()
+            self._held.append(chunk)
+            self._held_bytes += len(chunk)
+            if self._held_bytes >= BUFFER or len(self._held) == MOST_HELD:
+                self._write()
         except (TileError, OSError) as error:
             self.problem = error
             return -1
@@ -164,8 +168,21 @@ class Body:
         if self.answer.length is not None:
             self._length = self._received + self.answer.length
         self._watch(self._received, self._length)
-        # libcurl hands over 16 KB at a time: they go to the disk together.
-        return self.part.path.open("ab", buffering=BUFFER)
+        return self.part.path.open("ab", buffering=0)
+
+    def _write(self) -> None:
+        """libcurl hands over 16 KB at a time: they go to the disk together."""
+        assert self._file is not None
+        held, self._held, self._held_bytes = self._held, [], 0
+        while held:
+            count = os.writev(self._file.fileno(), held)
+            self._received += count
+            while held and count >= len(held[0]):
+                count -= len(held.pop(0))
+            if count:
+                held[0] = held[0][count:]
+        if self._received - self._told >= TELL:
+            self._tell()
 
     def _tell(self) -> None:
         self._told = self._received
@@ -182,7 +199,8 @@ class Body:
         if self._file is None:
             return
         try:
-            self._file.close()
+            with self._file:
+                self._write()
         except OSError as error:
             raise TileError(f"{error.filename or 'the cache'}: {error.strerror or error}") from None
 

@@ -3,13 +3,14 @@
 import json
 import os
 import platform
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jaisp.digest import Digest
-from jaisp.files import read_json
 from jaisp.transfer.digest import Growing
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -29,7 +30,7 @@ class Origin:
 
 
 class Part:
-    """`NAME.part` and, beside it, `NAME.part.json`, which says what it is a part of.
+    """`NAME.part` and, in `NAME.json`, a note of what it is a part of.
 
     What it is of is written before the first byte, so that a killed process leaves a part that is
     known, or nothing. Nothing is synced on the way, which a killed process doesn't mind: the kernel
@@ -40,32 +41,32 @@ class Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.part")
-        self._about = self.path.with_name(f"{self.path.name}.json")
+        self.notes = path.with_name(f"{path.name}.json")
         self._growing = Growing(self.path)
 
     @property
     def size(self) -> int:
         """Bytes that have come."""
         try:
-            return self.path.stat().st_size
+            return os.stat(self.path).st_size
         except FileNotFoundError:
             return 0
 
     def origin(self, address: str) -> Origin | None:
         """What the part is of, where it can be gone on with from this address."""
-        known = self._known(address)
-        return known if known is not None and known.validator and self.size else None
+        known = self._known(address) if self.size else None
+        return known if known is not None and known.validator else None
 
     def is_whole(self, address: str) -> bool:
         """Whether all of it has come, as when a process was killed while it verified."""
-        known = self._known(address)
+        known = self._known(address) if self.path.is_file() else None
         return known is not None and known.length is not None and known.length == self.size
 
     def _known(self, address: str) -> Origin | None:
         try:
-            note = read_json(self._about)
+            note = next(note for note in read_notes(self.notes) if "origin" in note)
             known = Origin(**note["origin"])
-        except (OSError, ValueError, TypeError, KeyError):
+        except (StopIteration, TypeError):
             return None
         went_down = note.get("machine") == platform.node() and note.get("start") != machine_start()
         return known if known.address == address and not went_down else None
@@ -75,8 +76,7 @@ class Part:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.discard()
         note = {"origin": asdict(origin), "machine": platform.node(), "start": machine_start()}
-        write_note(self._about, note)
-        self.path.touch()
+        add_note(self.notes, note)
 
     def follow(self) -> None:
         """Take the digest of what has come, and sync it, while more comes."""
@@ -95,24 +95,38 @@ class Part:
         """Forget all of it: bytes first, so that none are left of which nothing is known."""
         self._growing = Growing(self.path)
         self.path.unlink(missing_ok=True)
-        self._about.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.truncate(self.notes, 0)  # not unlinked: whoever has it open holds the file's lock
 
     def finish(self, final: Path) -> None:
         """Put the whole file where it belongs."""
         os.replace(self.path, final)
-        self._about.unlink(missing_ok=True)
 
 
-def write_note(path: Path, content: Any) -> None:
-    """Write JSON atomically, but not synced: nobody takes a note's word for bytes.
+def read_notes(path: Path) -> list[dict[str, Any]]:
+    """What has been noted of a file, the oldest first; what can't be read was not."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [note for note in found if isinstance(note, dict)]
 
-    An index is held against the checksum of its file before it counts, and of a part's note see
-    `Part`; one sync a file, of the bytes themselves, is what is needed. Whoever writes one holds
-    its file's lock, so that the temporary name may be the same each time, and none is left over.
+
+def add_note(path: Path, content: Mapping[str, Any]) -> None:
+    """Add a line of JSON, at once, but not synced: nobody takes a note's word for bytes.
+
+    An entry is held against the checksum of its file before it counts, and of a part's origin see
+    `Part`; one sync a file, of the bytes themselves, is what is needed. One file holds all notes,
+    and its lock too, since making and removing files is what costs most of a small one.
     """
-    temporary = path.with_name(f".partial.{path.name}")
-    temporary.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    # A line of its own even after one that was cut.
+    line = f"\n{json.dumps(content, sort_keys=True)}\n".encode()
+    with path.open("ab", buffering=0) as file:
+        file.write(line)
 
 
 @cache

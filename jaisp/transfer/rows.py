@@ -32,7 +32,7 @@ from jaisp.transfer.download import (
     receive_part,
 )
 from jaisp.transfer.http import NoRanges, Watch, unwatched
-from jaisp.transfer.part import Part, write_note
+from jaisp.transfer.part import Part, add_note
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,9 @@ def download_rows(
     brings it. Raises TileError when it can't be had.
     """
     folder, key = place(wanted, band.part)
-    index = folder / f"{key}.json"
-    with locked(folder / f".{key}.lock"):
-        known = cached(index, replace(wanted, bytes=0, sha256=""))
+    part = Part(folder / key)
+    with locked(part.notes):
+        known = cached(part.notes, replace(wanted, bytes=0, sha256=""))
         if known is not None:
             return known | {"fetched": False}
         try:
@@ -111,10 +111,10 @@ def download_rows(
             rows = None
         if rows is None:
             return download(wanted, settings, verify, headers, watch)
-        found, part = images[wanted.address, band.hdu], Part(folder / key)
+        found = images[wanted.address, band.hdu]
         span = _span(found, rows)
         receive_part(replace(wanted, bytes=0, span=span), part, settings, headers, watch)
-        entry = _keep(wanted, part, found, rows, verify, index)
+        entry = _keep(wanted, part, found, rows, verify)
     return entry | {"fetched": True}
 
 
@@ -246,7 +246,6 @@ def _keep(
     found: Place,
     rows: tuple[int, int],
     verify: Verify,
-    index: Path,
 ) -> dict[str, Any]:
     """Write the band as a file beside the part, verify it, and give it its name."""
     temporary = part.path.with_suffix(".fits")
@@ -265,7 +264,7 @@ def _keep(
         os.fsync(file.fileno())
     final = cache_folder() / name
     final.parent.mkdir(parents=True, exist_ok=True)
-    write_note(index, entry)
+    add_note(part.notes, entry)
     os.replace(temporary, final)
-    part.discard()
+    part.path.unlink()
     return entry

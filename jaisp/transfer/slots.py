@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaisp.files import open_lock
+
 WAIT_S = 0.2
 
 
 @contextmanager
 def slot(folder: Path, host: str, count: int) -> Iterator[None]:
     """Hold one of a host's `count` slots; waits for one. The kernel frees those of the dead."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(host.encode()).hexdigest()[:16]
     numbers = list(range(count))
     while True:
         random.shuffle(numbers)
         for number in numbers:
-            with (folder / f".{name}.{number}.slot").open("a") as handle:
+            with open_lock(folder / f".{name}.{number}.slot") as handle:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -147,7 +147,7 @@ def test_what_has_come_is_kept_for_the_next_run(store, relay):
     with pytest.raises(TileError, match=rf"^{BUCKET}: .*bytes missing"):
         get(address, relay.address, attempts=1)
     (part,) = parts()
-    note = json.loads(part.with_name(f"{part.name}.json").read_text())["origin"]
+    note = json.loads(part.with_suffix(".json").read_text())["origin"]
     assert note["address"] == address
     assert note["length"] == len(content)
     assert content.startswith(part.read_bytes())
@@ -174,11 +174,11 @@ def test_a_part_that_is_whole_is_not_asked_for_again(store, relay):
     # As if it had been stopped before its name.
     (index,) = (cache_folder() / "ps1" / "downloads").glob("[!.]*.json")
     tag = "the-one-it-was"
-    part = index.with_name(f"{index.stem}.part")
+    part = index.with_suffix(".part")
     (cache_folder() / entry["file"]).rename(part)
     origin = {"address": address, "validator": tag, "length": entry["bytes"]}
     note = {"origin": origin, "machine": platform.node(), "start": machine_start()}
-    part.with_name(f"{part.name}.json").write_text(json.dumps(note))
+    index.write_text(json.dumps(note))
     assert get(address, relay.address, attempts=1)["sha256"] == entry["sha256"]
     assert len(relay.requests()) == 1
 

@@ -75,11 +75,11 @@ def _replace(where: str, spoiled: Callable) -> None:
 
 PHASES = {
     "before the first byte": before("jaisp.transfer.http:Body._open"),
-    "with a part, and no byte of it": after("jaisp.transfer.http:_begin"),
+    "with a note, and no byte": after("jaisp.transfer.http:_begin"),
     "while receiving": during("jaisp.transfer.download:receive"),
     "while verifying": during("jaisp.fetch:verify_structure"),
-    "before the index": before("jaisp.transfer.download:write_note"),
-    "between index and rename": before("jaisp.transfer.part:Part.finish"),
+    "before the entry": before("jaisp.transfer.download:add_note"),
+    "between entry and rename": before("jaisp.transfer.part:Part.finish"),
     "right after the rename": after("jaisp.transfer.part:Part.finish"),
     "while gathering": during("jaisp.fetch:gather_fetched"),
 }

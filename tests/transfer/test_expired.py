@@ -52,7 +52,7 @@ def expiring(ranges):
 def get(server, name, token):
     wanted = Wanted("rubin", server.address(name))
     header = {"Authorization": f"Bearer {token}"}
-    return download(wanted, FetchConfig(attempts=4), lambda path: None, header)
+    return download(wanted, FetchConfig(attempts=4), lambda path, digest: None, header)
 
 
 def test_what_came_is_kept_for_a_new_token(server, monkeypatch):
