@@ -33,13 +33,13 @@ class Sums:
     def _take(self, piece: memoryview) -> None:
         count = len(piece) // BLOCK
         words = np.frombuffer(piece, ">u4", count * (BLOCK // 4)).reshape(count, BLOCK // 4)
-        self._sums.append(words.sum(axis=1, dtype=np.uint64) % np.uint64(ONES))
+        self._sums.append(np.add.reduce(words, axis=1, dtype=np.uint64))
         self.length += len(piece)
 
     def of(self, start: int, end: int) -> int:
         """The sum of the bytes from `start` to `end`, modulo 2³² - 1; where blocks begin."""
         if len(self._sums) > 1:
-            self._sums = [np.concatenate(self._sums)]
+            self._sums = [np.concatenate(self._sums) % np.uint64(ONES)]
         return int(self._sums[0][start // BLOCK : end // BLOCK].sum()) % ONES
 
 

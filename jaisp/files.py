@@ -114,7 +114,7 @@ def locked(path: Path | str) -> Iterator[None]:
     While another process holds it, say so and wait.
     """
     path = Path(path)
-    with open_lock(path) as handle:
+    with open_to_append(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -123,13 +123,13 @@ def locked(path: Path | str) -> Iterator[None]:
         yield
 
 
-def open_lock(path: Path) -> IO[str]:
-    """Open a file that is to be locked; its folder is made where there is none."""
+def open_to_append(path: Path) -> IO[str]:
+    """Open a file that is added to, or locked; its folder is made where there is none."""
     try:
-        return path.open("a")
+        return path.open("a", encoding="utf-8")
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a")
+        return path.open("a", encoding="utf-8")
 
 
 def hold_run(results: Path) -> int:

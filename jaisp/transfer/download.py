@@ -243,10 +243,8 @@ def _keep(wanted: Wanted, part: Part, digest: str) -> dict[str, Any]:
     part.sync()
     name = cache_name(wanted.survey, digest, file_name(wanted.address))
     entry = {"file": name, "bytes": part.size, "sha256": digest}
-    final = cache_folder() / name
-    final.parent.mkdir(parents=True, exist_ok=True)
     add_note(part.notes, entry)
-    part.finish(final)
+    part.finish(cache_folder() / name)
     return entry
 
 

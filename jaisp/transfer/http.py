@@ -19,8 +19,8 @@ from jaisp.transfer import s3
 from jaisp.transfer.address import check_redirect, host_of, is_s3
 from jaisp.transfer.part import Origin, Part
 
-BUFFER = 512 << 10  # bytes that are written at once
-MOST_HELD = 256  # pieces of them, of which a system takes so many
+BUFFER = 512 << 10  # bytes
+TOGETHER = 32  # pieces of 16 KB, as libcurl hands them over, that are written at once
 TELL = 1 << 20  # bytes, between two words of how far it is
 FOLLOW = 64 << 20  # bytes, between two of which the checksum goes on
 CONNECT_S = 30
@@ -143,24 +143,22 @@ class Body:
         self._length: int | None = None
         self._received = self._told = self._followed = 0
         self._held: list[bytes] = []
-        self._held_bytes = 0
 
-    def take(self, chunk: bytes) -> int:
-        """Less than was given stops the transfer."""
+    def take(self, chunk: bytes) -> int | None:
+        """None for all of it; another number than was given stops the transfer."""
         try:
             if self._file is None:
                 if self.answer.status not in (200, 206):
                     self.said += chunk
-                    return len(chunk) if len(self.said) < MOST_SAID else -1
+                    return None if len(self.said) < MOST_SAID else -1
                 self._file = self._open()
             self._held.append(chunk)
-            self._held_bytes += len(chunk)
-            if self._held_bytes >= BUFFER or len(self._held) == MOST_HELD:
+            if len(self._held) == TOGETHER:
                 self._write()
         except (TileError, OSError) as error:
             self.problem = error
             return -1
-        return len(chunk)
+        return None
 
     def _open(self) -> IO[bytes]:
         _begin(self.answer, self.address, self.part, self._origin, self.limits, self.span)
@@ -171,9 +169,9 @@ class Body:
         return self.part.path.open("ab", buffering=0)
 
     def _write(self) -> None:
-        """libcurl hands over 16 KB at a time: they go to the disk together."""
+        """What is held goes to the disk together."""
         assert self._file is not None
-        held, self._held, self._held_bytes = self._held, [], 0
+        held, self._held = self._held, []
         while held:
             count = os.writev(self._file.fileno(), held)
             self._received += count

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaisp.digest import Digest
+from jaisp.files import open_to_append
 from jaisp.transfer.digest import Growing
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -73,7 +74,6 @@ class Part:
 
     def begin(self, origin: Origin) -> None:
         """Forget what has come; what follows is of `origin`."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.discard()
         note = {"origin": asdict(origin), "machine": platform.node(), "start": machine_start()}
         add_note(self.notes, note)
@@ -88,8 +88,8 @@ class Part:
 
     def sync(self) -> None:
         """See to it that the bytes are on the disk."""
-        with self.path.open("rb") as handle:
-            os.fsync(handle.fileno())
+        with self.path.open("rb", buffering=0) as file:
+            os.fsync(file.fileno())
 
     def discard(self) -> None:
         """Forget all of it: bytes first, so that none are left of which nothing is known."""
@@ -100,7 +100,11 @@ class Part:
 
     def finish(self, final: Path) -> None:
         """Put the whole file where it belongs."""
-        os.replace(self.path, final)
+        try:
+            os.replace(self.path, final)
+        except FileNotFoundError:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.path, final)
 
 
 def read_notes(path: Path) -> list[dict[str, Any]]:
@@ -124,8 +128,8 @@ def add_note(path: Path, content: Mapping[str, Any]) -> None:
     and its lock too, since making and removing files is what costs most of a small one.
     """
     # A line of its own even after one that was cut.
-    line = f"\n{json.dumps(content, sort_keys=True)}\n".encode()
-    with path.open("ab", buffering=0) as file:
+    line = f"\n{json.dumps(content, sort_keys=True)}\n"
+    with open_to_append(path) as file:
         file.write(line)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaisp.files import open_lock
+from jaisp.files import open_to_append
 
 WAIT_S = 0.2
 
@@ -21,7 +21,7 @@ def slot(folder: Path, host: str, count: int) -> Iterator[None]:
     while True:
         random.shuffle(numbers)
         for number in numbers:
-            with open_lock(folder / f".{name}.{number}.slot") as handle:
+            with open_to_append(folder / f".{name}.{number}.slot") as handle:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -61,7 +61,9 @@ def sent_on(target):
 def get(server, path="/a.fits", **more):
     settings = FetchConfig(attempts=1, **more)
     header = {"Authorization": f"Bearer {SECRET}"}
-    return download(Wanted("rubin", server.address(path)), settings, lambda path, digest: None, header)
+    return download(
+        Wanted("rubin", server.address(path)), settings, lambda path, digest: None, header
+    )
 
 
 def test_they_go_to_the_archives_own_host_alone(here, caplog):

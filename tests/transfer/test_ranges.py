@@ -49,7 +49,9 @@ def test_the_rest_of_a_later_file_is_not_put_to_an_earlier_ones_beginning(server
     new = old if later == MONDAY else b"n" * 90_000
     faults = [dated(MONDAY, old, stop=50_000), dated(later, new), dated(later, new)]
     file = server.files["/a.fits"] = Served(new, faults=faults)
-    entry = download(Wanted("rubin", server.address("/a.fits")), SETTINGS, lambda path, digest: None)
+    entry = download(
+        Wanted("rubin", server.address("/a.fits")), SETTINGS, lambda path, digest: None
+    )
     assert (cache_folder() / entry["file"]).read_bytes() == new
     assert len(file.asked) == requests
     assert file.asked[1]["If-Range"] == MONDAY
