@@ -7,8 +7,9 @@ astropy decides, which also says what is wrong with it.
 
 import re
 from collections.abc import Mapping
+from io import BufferedIOBase
 from math import prod
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from jaisp.digest import BLOCK
 
@@ -24,7 +25,7 @@ INTEGER = re.compile(r"[+-]?\d{1,18}")
 IMAGE = re.compile(r"'IMAGE *'")
 BITS = (8, 16, 32, 64, -32, -64)
 # What astropy knows more of: groups, blanks, packed pixels, long strings and names.
-NOT_PLAIN = {"GROUPS", "BLANK", "ZIMAGE", "CONTINUE", "HIERARCH"}
+NOT_PLAIN = {"GROUPS", "BLANK", "ZIMAGE", "CONTINUE", "HIERARCH", "COMMENT", "HISTORY"}
 
 
 class HDU(NamedTuple):
@@ -40,7 +41,7 @@ class HDU(NamedTuple):
     end: int
 
 
-def plain_hdus(file: BinaryIO, length: int) -> list[HDU] | None:
+def plain_hdus(file: BufferedIOBase, length: int) -> list[HDU] | None:
     """The HDUs of a file of so many bytes, where all are plain images and nothing follows them;
     None of any other."""
     found: list[HDU] = []
@@ -60,7 +61,7 @@ def plain_hdus(file: BinaryIO, length: int) -> list[HDU] | None:
     return found
 
 
-def _header(file: BinaryIO) -> dict[str, str] | None:
+def _header(file: BufferedIOBase) -> dict[str, str] | None:
     """The values of the header that begins here; `file` then stands at its data."""
     header: dict[str, str] = {}
     for _ in range(MOST_BLOCKS):

@@ -175,10 +175,8 @@ class Body:
         while held:
             count = os.writev(self._file.fileno(), held)
             self._received += count
-            while held and count >= len(held[0]):
-                count -= len(held.pop(0))
-            if count:
-                held[0] = held[0][count:]
+            # A disk that is nearly full takes some of it, and says so the next time.
+            held = [b"".join(held)[count:]] if count < sum(map(len, held)) else []
         if self._received - self._told >= TELL:
             self._tell()
 
