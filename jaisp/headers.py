@@ -66,6 +66,8 @@ def _header(file: BufferedIOBase) -> dict[str, str] | None:
     header: dict[str, str] = {}
     for _ in range(MOST_BLOCKS):
         block = file.read(BLOCK)
+        if len(block) < BLOCK:
+            return None
         for at in range(0, len(block), CARD):
             card = block[at : at + CARD]
             if card == END:
@@ -80,8 +82,6 @@ def _header(file: BufferedIOBase) -> dict[str, str] | None:
                 header.setdefault("", "")  # where the first one stands
             else:
                 return None
-        if len(block) < BLOCK:
-            return None
     return None
 
 
