@@ -114,7 +114,10 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     found = []
-    for line in text.splitlines():
+    # One note may stand on many lines: so were they written once.
+    with suppress(ValueError):
+        found.append(json.loads(text))
+    for line in [] if found else text.splitlines():
         with suppress(ValueError):
             found.append(json.loads(line))
     return [note for note in found if isinstance(note, dict)]
