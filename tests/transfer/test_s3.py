@@ -38,7 +38,7 @@ def amazon(server, monkeypatch):
 def get(address, server=None, headers=None, **more):
     endpoint = None if server is None else server.address("")
     settings = FetchConfig(**{"attempts": 3, "timeout_s": 2, "s3_endpoint": endpoint} | more)
-    entry = download(Wanted("ps1", address), settings, lambda path: None, headers)
+    entry = download(Wanted("ps1", address), settings, lambda path, digest: None, headers)
     return (cache_folder() / entry["file"]).read_bytes()
 
 
