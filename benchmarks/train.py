@@ -1,7 +1,8 @@
 """Training: patches a second, the share of the hardware's rate, and the time that data takes.
 
     python benchmarks/train.py [--patches 16] [--steps 6] [--sizes small base]
-        [--token-arcsec 1.6] [--batch 6] [--precision float32] [--out docs/benchmarks/train.json]
+        [--token-arcsec 1.6] [--batch 6] [--precision float32] [--compile]
+        [--out docs/benchmarks/train.json]
 
 A made-up store of Rubin (ugrizy, 0.2″) and Euclid (VIS YJH, 0.1″), kept in memory. Of each size of
 encoder: whole steps; the part of them that drawing and decoding views takes; and encoders alone,
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--token-arcsec", type=float, default=1.6)
     parser.add_argument("--batch", type=int, default=6, help="patches of a step")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compile", action="store_true", help="time compiled encoders")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     out = options.out and options.out.absolute()
@@ -69,6 +71,9 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> dict[str, A
     patches = Patches(store, numbers, noise, 8.0, "read patches")
     model = new_model(store, config.model, noise, seed=1)
     run = Run(model, patches, patches, config.train, folder / size, "benchmark")
+    operations = count_operations(run)
+    if options.compile:
+        run._compile()
     data: list[float] = []
     with (
         timed(run.pairs, "draw", data),
@@ -81,34 +86,44 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> dict[str, A
         data.clear()
         steps = [clock(partial(run._step, step)) for step in range(2, options.steps + 2)]
     step, waiting = float(np.median(steps)), sum(data) / options.steps
-    batch = run.pairs.show(run.pairs.draw(1), model.device)
-
-    def encoders() -> None:
-        for views in (batch.first, batch.second):
-            with autocast(config.train, model.device):
-                tokens = encode(model, views)
-            tokens.float().square().mean().backward()
-
-    with FlopCounterMode(display=False) as counter:
-        encoders()
+    encoders = encoders_alone(run)
+    encoders()
     product = matrix_product(model.device, config.train.precision)
-    rates = [
-        (counter.get_total_flops() / clock(encoders), product[0] / clock(product[1]))
-        for _ in range(ROUNDS)
-    ]
+    rates = [(operations / clock(encoders), product[0] / clock(product[1])) for _ in range(ROUNDS)]
     encoder, plain = (max(rate) for rate in zip(*rates, strict=True))
     return {
         "size": size,
         "token_arcsec": options.token_arcsec,
         "precision": options.precision,
         "batch": options.batch,
+        "compiled": options.compile,
         "patches_a_second": config.train.batch / step,
         "waiting": waiting / step,
         "encoder_gflops": encoder / 1e9,
         "product_gflops": plain / 1e9,
-        "gflop_a_patch": counter.get_total_flops() / 1e9 / config.train.batch,
+        "gflop_a_patch": operations / 1e9 / config.train.batch,
         "share": encoder / plain,
     }
+
+
+def encoders_alone(run: Run) -> Callable[[], None]:
+    """Both encoders of a step's views, forward and backward."""
+    batch = run.pairs.show(run.pairs.draw(1), run.model.device)
+
+    def encoders() -> None:
+        for views in (batch.first, batch.second):
+            with autocast(run.settings, run.model.device):
+                tokens = encode(run.model, views)
+            tokens.float().square().mean().backward()
+
+    return encoders
+
+
+def count_operations(run: Run) -> int:
+    """Operations of the encoders of a step, as torch counts them while they are not compiled."""
+    with FlopCounterMode(display=False) as counter:
+        encoders_alone(run)()
+    return counter.get_total_flops()
 
 
 def make_config(folder: Path, size: str, options: argparse.Namespace) -> Config:
@@ -122,7 +137,11 @@ def make_config(folder: Path, size: str, options: argparse.Namespace) -> Config:
             for name, (bands, pixel) in SURVEYS.items()
         },
         "model": {"size": size, "token_arcsec": options.token_arcsec},
-        "train": {"precision": options.precision, "batch": options.batch},
+        "train": {
+            "precision": options.precision,
+            "batch": options.batch,
+            "compile": options.compile,
+        },
     }
     return parse_config(content, folder / "train.yaml")
 

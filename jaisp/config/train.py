@@ -82,6 +82,12 @@ class TrainConfig(Section):
         description="For `information`: dimensions that a step compares with one another, in "
         "random blocks.",
     )
+    own_dimensions: int = Field(
+        0,
+        ge=0,
+        description="For `information`: dimensions that two surveys need not agree on; views of "
+        "one survey must.",
+    )
     vicreg: VicregConfig = VicregConfig()
     sigreg: SigregConfig = SigregConfig()
     position: PositionConfig = PositionConfig()

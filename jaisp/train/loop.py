@@ -154,7 +154,8 @@ class Run:
         if settings.position.aligned and self.implants.together:
             surveys = batch.first.survey, batch.second.survey
             matching = matching.with_sources(surveys, sources, settings.sky_weight)
-        terms = find_terms(settings, step, *matching).named()
+        across = batch.first.survey != batch.second.survey
+        terms = find_terms(settings, step, *matching, across=across).named()
         weights = term_weights(settings)
         loss = torch.zeros((), device=self.model.device)
         for name, term in terms.items():

@@ -18,13 +18,18 @@ def find_terms(
     weight: Float[Tensor, " token"],
     targets: Sequence[Tensor] | None = None,
     groups: Sequence[int] | None = None,
+    across: bool = False,
 ) -> Terms:
     """The terms of `train.objective` over the pairs of a step, of all ranks, which may consist of
-    groups of these sizes."""
+    groups of these sizes.
+
+    across: the pairs are of two surveys, which need not agree on `train.own_dimensions`.
+    """
     seed = (settings.seed << 32) + step
     if settings.objective == "information":
         blocks = random_blocks(first.shape[1], settings.block, seed)
-        return information(first, second, weight, targets, blocks)
+        agreeing = first.shape[1] - settings.own_dimensions if across else None
+        return information(first, second, weight, targets, blocks, agreeing)
     if settings.objective == "vicreg":
         return vicreg(first, second, weight, targets)
     test = settings.sigreg

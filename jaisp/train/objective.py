@@ -43,6 +43,7 @@ def information(
     weight: Float[Tensor, " token"],
     targets: Sequence[Tensor] | None = None,
     blocks: Sequence[Tensor] | None = None,
+    agreeing: int | None = None,
 ) -> Terms:
     """What two views tell of one another, by log-determinants; the loss is the terms' sum.
 
@@ -61,6 +62,7 @@ def information(
 
     blocks: dimensions that are taken together, each in one block; default all of them. With
     several, log det is the sum of the blocks' own (see `random_blocks`).
+    agreeing: how many dimensions, the first ones, alignment is asked of; default all of them.
     """
     first, second, weight = first.float(), second.float(), weight.float()
     share = shares(weight)
@@ -71,7 +73,8 @@ def information(
     level = spread / scale + floor
     pairs = aligned(first, second, targets)
     squares = summed(*(_mean_square(x - y, share) for x, y in pairs))
-    apart = [_log_det(square / (2 * scale) + floor, blocks) for square in squares]
+    asked = _among(blocks, agreeing, len(spread))
+    apart = [_log_det(square / (2 * scale) + floor, asked) for square in squares]
     single = level.diagonal().log().sum()
     dimensions = len(spread)
     return Terms(
@@ -85,6 +88,16 @@ def _log_det(matrix: Tensor, blocks: Sequence[Tensor] | None) -> Tensor:
     if blocks is None:
         return torch.logdet(matrix)
     return torch.stack([torch.logdet(matrix[block][:, block]) for block in blocks]).sum()
+
+
+def _among(
+    blocks: Sequence[Tensor] | None, agreeing: int | None, dimensions: int
+) -> Sequence[Tensor] | None:
+    """What blocks have of the first dimensions."""
+    if agreeing is None or agreeing >= dimensions:
+        return blocks
+    parts = [torch.arange(dimensions)] if blocks is None else blocks
+    return [part[part < agreeing] for part in parts if (part < agreeing).any()]
 
 
 def random_blocks(dimensions: int, block: int, seed: int) -> list[Tensor]:

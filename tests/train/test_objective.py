@@ -209,3 +209,31 @@ def test_both_sides_have_a_gradient(terms):
     torch.stack(list(found.named().values())).sum().backward()
     assert first.grad.abs().min() > 0
     assert second.grad.abs().min() > 0
+
+
+def test_dimensions_of_a_surveys_own_are_asked_for_no_agreement_but_still_vary_and_differ():
+    rng = torch.Generator().manual_seed(5)
+    first, second = torch.randn(2, 60, 5, generator=rng)
+    weight = torch.rand(60, generator=rng)
+    whole = information(first, second, weight)
+    found = information(first, second, weight, agreeing=3)
+    assert (found.variance, found.covariance) == (whole.variance, whole.covariance)
+    # As if views that agree on the last two had been compared, whose squares are then FLOOR alone.
+    same = torch.cat([first[:, :3], second[:, 3:]], dim=1)
+    spread = (
+        covariance_matrix(first, weight / weight.sum()).diagonal().mean()
+        + covariance_matrix(second, weight / weight.sum()).diagonal().mean()
+    ) / 2
+    apart = (same - second).T @ torch.diag(weight / weight.sum()) @ (same - second) / 2
+    logs = torch.logdet(apart[:3, :3] / spread + FLOOR * torch.eye(3))
+    assert found.alignment.item() == pytest.approx(logs.item() / 5, rel=1e-4)
+
+
+def test_blocks_lose_the_dimensions_of_a_surveys_own():
+    rng = torch.Generator().manual_seed(6)
+    first, second = torch.randn(2, 60, 5, generator=rng)
+    blocks = [torch.tensor([4, 0]), torch.tensor([1, 3, 2])]
+    kept = [torch.tensor([0]), torch.tensor([1, 2])]
+    own = information(first, second, ONES.repeat(15), blocks=blocks, agreeing=3).alignment
+    by_hand = information(first, second, ONES.repeat(15), blocks=kept).alignment
+    assert own.item() == pytest.approx(by_hand.item(), rel=1e-6)
