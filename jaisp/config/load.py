@@ -109,6 +109,9 @@ def first_problem(error: ValidationError) -> str:
         case "union_tag_not_found":
             return f"{key}.kind: missing; add this key{more}"
     message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):
+        # Of a section as a whole: the message names what doesn't fit together.
+        return f"{key}: {message[0].lower()}{message[1:]}{more}"
     # Whoever put a login into an address doesn't want it in a log.
     shown = LOGIN.sub("://…@", repr(problem["input"]))
     return f"{key}: {message[0].lower()}{message[1:]}, not {shown:.60}{more}"

@@ -78,6 +78,20 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _surveys_agree_on_something(self) -> "Config":
+        own, all_of_them = self.train.own_dimensions, self.model.dimensions
+        if own >= all_of_them:
+            raise ValueError(
+                f"train.own_dimensions ({own}) must be below model.dimensions ({all_of_them})"
+            )
+        if own and self.train.objective != "information":
+            raise ValueError(
+                f"train.own_dimensions ({own}) is for `objective: information`, "
+                f"not {self.train.objective}; set it to 0"
+            )
+        return self
+
     @property
     def results(self) -> Path:
         """Where the run's results go, from the working folder."""

@@ -106,6 +106,15 @@ def test_an_address_with_who_we_are_in_it_is_refused_and_not_repeated(tmp_path, 
     assert "swordfish" not in message
 
 
+def test_dimensions_that_leave_surveys_nothing_to_agree_on_are_refused(tmp_path):
+    content = small_config(model={"dimensions": 16}, train={"own_dimensions": 16})
+    assert "own_dimensions (16) must be below model.dimensions (16)" in refusal(tmp_path, content)
+    content["train"] = {"own_dimensions": 4, "objective": "vicreg"}
+    assert "for `objective: information`, not vicreg" in refusal(tmp_path, content)
+    content["train"] = {"own_dimensions": 15}
+    assert load_config(write_config(tmp_path, content)).train.own_dimensions == 15
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = write_config(tmp_path, small_config())
     path.write_text(path.read_text() + "\nrun: again\n")
