@@ -11,7 +11,7 @@ import typer
 
 from jaisp import __version__
 from jaisp.config import Config, load_config
-from jaisp.errors import UserError
+from jaisp.errors import STOPPED, LostProcessError, StoppedError, UserError
 from jaisp.files import locked, partial_dir, write_problems, write_receipt
 
 app = typer.Typer(
@@ -39,15 +39,26 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        line = f"jaisp: {' '.join(str(error).split())}"
-        if log.handlers:
-            log.error(line)
-        else:
-            print(line, file=sys.stderr)
+        _tell(logging.ERROR, error)
         sys.exit(2)
+    except LostProcessError as error:
+        _tell(logging.ERROR, error)
+        sys.exit(1)
+    except StoppedError as error:
+        if _is_first():
+            _tell(logging.WARNING, error)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         print("jaisp: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def _tell(level: int, error: Exception) -> None:
+    line = f"jaisp: {' '.join(str(error).split())}"
+    if log.handlers:
+        log.log(level, line)
+    else:
+        print(line, file=sys.stderr)
 
 
 @app.command()
@@ -169,17 +180,43 @@ def inject(
 
 
 @app.command()
-def train(config: ConfigOption, threads: ThreadsOption = None, log_file: LogOption = None) -> None:
+def train(
+    config: ConfigOption,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Start so many, one a GPU, that train together.")
+    ] = None,
+    threads: ThreadsOption = None,
+    log_file: LogOption = None,
+) -> None:
     """Train the encoders.
 
-    On many GPUs: torchrun --nproc-per-node N --no-python jaisp train --config F
+    A SIGTERM or SIGUSR1 ends it after the step at hand, with a checkpoint and status 75.
     """
+    from jaisp.train.launch import is_launched
+
+    if processes is not None and is_launched(processes):
+        _train_together(config, processes, threads, log_file)
+        return
     run = _start(config, log_file, threads)
     from jaisp.train import train as stage
 
     content = stage(run, threads=threads)
     if _is_first():
         write_receipt(run, "train", "all", content)
+
+
+def _train_together(
+    config: Path, processes: int, threads: int | None, log_file: Path | None
+) -> None:
+    options = {"--config": config, "--threads": threads, "--log": log_file}
+    given = [str(word) for pair in options.items() if pair[1] is not None for word in pair]
+    from jaisp.train.launch import launch
+
+    # The first process of those started begins the file anew.
+    _log(log_file, mode="a")
+    status = launch([sys.executable, sys.argv[0], "train", *given], processes, threads)
+    if status:
+        sys.exit(status)
 
 
 @app.command()
@@ -344,12 +381,12 @@ def _set_threads(threads: int | None) -> None:
             os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
 
 
-def _log(log_file: Path | None) -> None:
+def _log(log_file: Path | None, mode: str = "w") -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if log_file is not None and _is_first():
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+        handlers.append(logging.FileHandler(log_file, mode=mode, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.handlers.clear()
     for handler in handlers:

@@ -22,6 +22,7 @@ from jaisp.config import (
     stage_version,
 )
 from jaisp.config.evaluate import PARTS
+from jaisp.config.site import Site, read_site
 from jaisp.errors import UserError
 from jaisp.fetch import BATCHES
 from jaisp.files import hold_run, write_text
@@ -120,6 +121,14 @@ def prepare(
     except UserError as error:
         end_with(str(error))
     return Run(config, sky_cells)
+
+
+def site_or_end() -> Site:
+    """The cluster that a run's jobs go to; a mistake in its file ends the process: one line."""
+    try:
+        return read_site()
+    except UserError as error:
+        end_with(str(error))
 
 
 def end_with(message: str) -> NoReturn:

@@ -10,3 +10,20 @@ class UserError(Exception):
 
 class TileError(Exception):
     """One tile is bad: it is set aside with this reason and the survey goes on."""
+
+
+class StoppedError(Exception):
+    """A signal told this process to stop: what it has done is kept, and the same command goes on.
+
+    The command line prints it without a traceback and exits with status STOPPED.
+    """
+
+
+class LostProcessError(Exception):
+    """A process that worked together with others has died; the same command goes on.
+
+    The command line prints it without a traceback and exits with status 1.
+    """
+
+
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again

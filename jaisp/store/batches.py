@@ -1,6 +1,7 @@
 """Batches of matched views: loaded by worker processes or ahead of time, decoded on the device."""
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -122,17 +123,20 @@ def worker_options(workers: int) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "multiprocessing_context": "forkserver",
-        "worker_init_fn": one_thread,
+        "worker_init_fn": begin_worker,
         "persistent_workers": True,
         "prefetch_factor": AHEAD,
     }
 
 
-def one_thread(_: int) -> None:
+def begin_worker(_: int) -> None:
     """Leave a worker one thread: there are as many workers as there are cores to use.
 
-    tensorstore's threads are held by `jaisp.store.reader.reading_context`.
+    tensorstore's threads are held by `jaisp.store.reader.reading_context`. A signal that tells a
+    training to stop may come to all of its processes: it still needs this one, and ends it itself.
     """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     zarr.config.set({"threading.max_workers": 1})
     for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):

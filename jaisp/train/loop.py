@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jaisp.config import Config, stage_hash
 from jaisp.config.train import TrainConfig
-from jaisp.errors import UserError
+from jaisp.errors import StoppedError, UserError
 from jaisp.files import partial_dir, remove_folder, sha256
 from jaisp.model import Model, save_model
 from jaisp.progress import track
@@ -33,7 +33,8 @@ from jaisp.train.patches import Patches, measure_noise
 from jaisp.train.photometry import Fluxes, FluxHead, Photometer, photometry_term
 from jaisp.train.position import PositionHead, around, position_term, reference
 from jaisp.train.precision import autocast, compile_encoders, eager
-from jaisp.train.ranks import all_ranks, average_gradients, gathered, rank, ranks, wait
+from jaisp.train.ranks import all_ranks, average_gradients, gathered, on_any, rank, ranks, wait
+from jaisp.train.stop import Told, noted_signals
 from jaisp.train.tokens import encode, pick
 from jaisp.train.views import Batch, Draw, Views
 from jaisp.train.watch import retrieval, spread
@@ -47,17 +48,19 @@ def train(config: Config, threads: int | None = None) -> dict:
     Writes results/RUN/model and results/RUN/history.jsonl; a killed run goes on from its last
     checkpoint. Under torchrun, its processes train together, and the first of them writes.
     `threads` is torch's on the CPU. Returns the receipt's content, the same in every process.
-    Raises UserError when there is nothing to train on, or when the loss is no longer finite.
+    Raises UserError when there is nothing to train on, or when the loss is no longer finite, and
+    StoppedError after a SIGTERM or SIGUSR1 to any of the processes: a checkpoint of the newest
+    step has been written.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     if config.train.tensorboard:
         board_writer()
-    with all_ranks():
-        return _train(config)
+    with noted_signals() as told, all_ranks():
+        return _train(config, told)
 
 
-def _train(config: Config) -> dict:
+def _train(config: Config, told: Told) -> dict:
     store = open_store(config.results / "patches.zarr")
     settings = config.train
     numbers = store.where("train")
@@ -73,7 +76,7 @@ def _train(config: Config) -> dict:
     measure_sky(model, patches)
     key = stage_hash(config, "train") + sha256(store.path / "zarr.json")
     run = Run(model, patches, watched, settings, partial_dir(config) / "train", key)
-    run.results = config.results
+    run.results, run.told = config.results, told
     run.go()
     top1 = run.history.last("validation_top1")
     if rank() == 0:
@@ -112,6 +115,7 @@ class Run:
         self.optimiser = new_optimiser(self.trained, settings)
         self.history = History()
         self.results: Path | None = None
+        self.told = Told()
         self._board: Board | None = None
         self._newest: tuple[Tensor, Tensor]
         self._draws: Iterator[Draw]
@@ -128,6 +132,8 @@ class Run:
         self.model.train()
         pace = Pace()
         for step in track(range(start + 1, settings.steps + 1), "train"):
+            if on_any(bool(self.told)):
+                self._stop(step - 1, start)
             self._step(step)
             pace.add(settings.batch)
             if step % settings.record_every == 0 or step == settings.steps:
@@ -266,6 +272,18 @@ class Run:
         for model in (self.model, self.teacher):
             if model is not None:
                 compile_encoders(model, self.settings, part.stop - part.start, self.pairs.crop)
+
+    def _stop(self, step: int, start: int) -> None:
+        """Leave after a step, with its checkpoint."""
+        if step > start:
+            self._save(step)
+        # Who ends first is taken for lost by the others.
+        wait()
+        cause = self.told.signal.name if self.told.signal else "another process"
+        raise StoppedError(
+            f"train: told to stop ({cause}), after step {step} of {self.settings.steps}; "
+            "the same command goes on from there"
+        )
 
     def _save(self, step: int) -> None:
         if rank() > 0:

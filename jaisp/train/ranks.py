@@ -12,24 +12,39 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from jaisp.errors import UserError
+from jaisp.errors import LostProcessError, UserError
 
 
 @contextmanager
 def all_ranks() -> Iterator[None]:
-    """Join the processes that torchrun started; NCCL between GPUs, Gloo between CPUs.
+    """Join the processes that torchrun or Slurm started; NCCL between GPUs, Gloo between CPUs.
 
-    After an error nobody is waited for: the process ends, and torchrun ends the others.
+    After an error nobody is waited for: the process ends, and who started it ends the others.
+    Raises LostProcessError where it was one of them that died.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
     gpu = torch.cuda.is_available()
     if gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
-    yield
+        # Slurm may show each process its own GPU alone.
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+        yield
+    except RuntimeError as error:
+        if not _is_of_others(error):
+            raise
+        raise LostProcessError(
+            f"train: another of the {os.environ['WORLD_SIZE']} processes is gone; "
+            "the same command goes on from the last checkpoint"
+        ) from error
     dist.destroy_process_group()
+
+
+def _is_of_others(error: RuntimeError) -> bool:
+    """Whether a message could not be exchanged; Gloo has no class of its own for that."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def ranks() -> int:
@@ -40,6 +55,15 @@ def ranks() -> int:
 def rank() -> int:
     """Which of them this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def on_any(told: bool) -> bool:
+    """Whether it is so on any of the ranks: the same answer on all of them."""
+    if ranks() == 1:
+        return told
+    found = torch.tensor([int(told)])
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found.item())
 
 
 def wait() -> None:

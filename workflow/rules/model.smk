@@ -52,11 +52,14 @@ rule train:
     conda:
         "../../envs/train.yaml"
     threads: 16
+    resources:
+        tasks=1,
     params:
         config=run.config_path,
         hash=run.hash("train"),
     shell:
-        "jaisp train --config {params.config:q} --threads {threads} --log {log:q}"
+        "jaisp train --config {params.config:q} --processes {resources.tasks} "
+        "--threads {threads} --log {log:q}"
 
 
 rule embed_batch:

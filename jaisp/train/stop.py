@@ -1,0 +1,38 @@
+"""Being told to stop: signals that are noted while a step is made, and heeded after it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Slurm sends SIGTERM to what it preempts and cancels, and either where `--signal` asks for it.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Told:
+    """Which signal has come, if any."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def note(self, number: int, _: object) -> None:
+        """Set a signal down: a handler, which may be called between any two instructions."""
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def noted_signals() -> Iterator[Told]:
+    """Within, SIGTERM and SIGUSR1 end nothing. Outside of the main thread nothing changes."""
+    told = Told()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    before = {number: signal.signal(number, told.note) for number in SIGNALS}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
