@@ -27,6 +27,17 @@ def real_data() -> Path:
     pytest.skip("no folder of real images: set JAISP_REAL_DATA")
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A two-patch field, run through Snakemake to its report."""
+    from tests.workflow.conftest import TWO_PATCHES, Workflow
+
+    workflow = Workflow(tmp_path_factory.mktemp("two"), TWO_PATCHES)
+    done = workflow.run("--cores", "2")
+    assert done.returncode == 0, done.stderr[-5000:]
+    return workflow
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch) -> Path:
     """No test touches the user's cache."""

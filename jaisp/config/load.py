@@ -90,8 +90,11 @@ def _data_folder(in_file: object, override: object, path: Path) -> Path:
     return (path.parent / own).absolute()
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first problem that pydantic found, as `key: what is wrong; what to do`."""
+def first_problem(error: ValidationError, keys: str = "config/schema.json") -> str:
+    """The first problem that pydantic found, as `key: what is wrong; what to do`.
+
+    keys: the file that lists them.
+    """
     problems = error.errors()
     # A value that fits no member of a union gives one problem a member; the deepest one names
     # the key that the user meant.
@@ -100,7 +103,7 @@ def first_problem(error: ValidationError) -> str:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     match problem["type"]:
         case "extra_forbidden":
-            return f"{key}: unknown key; remove it or see config/schema.json{more}"
+            return f"{key}: unknown key; remove it or see {keys}{more}"
         case "missing":
             return f"{key}: missing; add this key{more}"
         case "union_tag_invalid":

@@ -70,4 +70,5 @@ def read_site() -> Site:
     try:
         return Site.model_validate(read_mapping(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}") from None
+        problem = first_problem(error, keys="docs/clusters.md")
+        raise UserError(f"{path}: {problem}") from None

@@ -67,9 +67,7 @@ def start(config, processes, happens=None):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_training_that_is_told_to_stop_goes_on_as_if_it_had_not_been(
-    config, monkeypatch, number
-):
+def test_a_training_that_is_told_to_stop_goes_on_as_if_it_had_not_been(config, monkeypatch, number):
     train(config, threads=1)
     expected = outcome(config)
     before = [signal.getsignal(each) for each in SIGNALS]

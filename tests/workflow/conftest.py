@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,12 +72,3 @@ class Workflow:
         )
         names = {*known.split(), "evaluate_batch", "evaluate", "report"}
         return {line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in names}
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Workflow:
-    """A two-patch field, run to its report."""
-    workflow = Workflow(tmp_path_factory.mktemp("two"), TWO_PATCHES)
-    done = workflow.run("--cores", "2")
-    assert done.returncode == 0, done.stderr[-5000:]
-    return workflow
