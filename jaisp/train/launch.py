@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from jaisp.errors import STOPPED, LostProcessError, StoppedError
+from jaisp.errors import STOPPED, LostProcessError, StoppedError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +73,22 @@ def _as_step(command: Sequence[str], processes: int, threads: int | None) -> int
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    # This process is on the job's first node, and so is rank 0.
+    hosts = _said("scontrol", "show", "hostnames", _of_job("%N")).split()
+    if not hosts:
+        raise UserError(
+            f"train: squeue does not know Slurm's job {os.environ['SLURM_JOB_ID']}; "
+            "outside of a job, unset SLURM_JOB_ID"
+        )
     environment = {
         **os.environ,
         "WORLD_SIZE": str(processes),
-        "MASTER_ADDR": socket.gethostname(),
+        "MASTER_ADDR": _address(hosts[0]),
         "MASTER_PORT": str(port),
     }
-    nodes = max(1, min(int(_of_job("%D") or 1), processes))
+    nodes = min(len(hosts), processes)
     step = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={processes}"]
     step += [f"--ntasks-per-node={-(-processes // nodes)}", "--distribution=block"]
-    step += [f"--cpus-per-task={threads or 1}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
+    step += [f"--cpus-per-task={threads or 1}", "--kill-on-bad-exit=1"]
     # Signals that come to this process's group are not for srun, which would end its tasks at once.
     started = subprocess.Popen(
         [*step, "sh", "-c", AS_RANK, *command], env=environment, start_new_session=True
@@ -94,7 +99,7 @@ def _as_step(command: Sequence[str], processes: int, threads: int | None) -> int
     try:
         status = started.wait()
     except KeyboardInterrupt:
-        started.send_signal(signal.SIGKILL)
+        started.terminate()
         raise
     if status == STOPPED:
         queued = "it is back in the queue" if _requeue() else "submit it again"
@@ -119,18 +124,26 @@ def _requeue() -> bool:
 def _of_job(field: str) -> str:
     """A field of this job, as squeue calls it."""
     job = os.environ["SLURM_JOB_ID"]
-    command = ["squeue", "--noheader", "--jobs", job, "--format", field]
+    return _said("squeue", "--noheader", "--jobs", job, "--format", field)
+
+
+def _address(host: str) -> str:
+    """Where the others find a node: not always by its name."""
+    shown = _said("scontrol", "--oneliner", "show", "node", host)
+    return dict(pair.partition("=")[::2] for pair in shown.split())["NodeAddr"]
+
+
+def _said(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _status(code: int, who: str) -> int:
     """The exit status of processes of which the first to fail ended with `code`."""
-    # A shell, and srun, give a signal as 128 + its number.
-    number = -code if code < 0 else code - 128
+    # srun gives a signal as 128 + its number: of the first one, or of those that were ended.
     if code < 0 or code > 128:
-        name = signal.Signals(number).name if number in set(signal.Signals) else str(code)
+        name = f" ({signal.Signals(-code).name})" if code < 0 else ""
         raise LostProcessError(
-            f"train: {who} was killed ({name}), and the others were ended; "
+            f"train: {who} was killed{name}, and the others were ended; "
             "the same command goes on from the last checkpoint"
         )
     if code == STOPPED:

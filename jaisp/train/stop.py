@@ -1,5 +1,6 @@
 """Being told to stop: signals that are noted while a step is made, and heeded after it."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -34,5 +35,8 @@ def noted_signals() -> Iterator[Told]:
     try:
         yield told
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # A process that was started to stop with others ends by itself now, while who started it may
+        # already tell it to because another has ended.
+        if not (told and "RANK" in os.environ):
+            for number, handler in before.items():
+                signal.signal(number, handler)
