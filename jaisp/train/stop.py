@@ -35,8 +35,8 @@ def noted_signals() -> Iterator[Told]:
     try:
         yield told
     finally:
-        # A process that was started to stop with others ends by itself now, while who started it may
-        # already tell it to because another has ended.
+        # One of several that stop together ends by itself now, and must not be ended before that
+        # by who started it, because another has ended already.
         if not (told and "RANK" in os.environ):
             for number, handler in before.items():
                 signal.signal(number, handler)
