@@ -79,6 +79,16 @@ def test_a_cluster_without_accounting_or_gpus(site):
         assert not {"gpu", "mpi", "tasks"} & resources.keys()
 
 
+@pytest.mark.parametrize("cores", [2, 64])
+def test_no_job_has_more_threads_than_cores(site, cores):
+    site(cores=cores)
+    text = "".join(path.read_text() for path in ROOT.glob("workflow/rules/*.smk"))
+    many = re.findall(r"^rule (\w+):(?:(?!^rule).)*?^    threads: (\d+)", text, re.M | re.S)
+    found = profile()["set-threads"]
+    assert {name: min(int(number), cores) for name, number in many} == {"train": found["train"]}
+    assert max(found.values()) <= cores
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
