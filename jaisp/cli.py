@@ -4,15 +4,19 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jaisp import __version__
 from jaisp.config import Config, load_config
 from jaisp.errors import STOPPED, LostProcessError, StoppedError, UserError
-from jaisp.files import locked, partial_dir, write_problems, write_receipt
+from jaisp.files import batch_receipt, locked, partial_dir, write_problems, write_receipt
+
+if TYPE_CHECKING:
+    from jaisp.sky import Cell
 
 app = typer.Typer(
     help="JAISP: from survey tiles to joint embeddings, one command a stage.",
@@ -25,7 +29,9 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="The run's config f
 LogOption = Annotated[Path | None, typer.Option("--log", help="Also write the log here.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first bad tile.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
-CellOption = Annotated[str | None, typer.Option("--cell", help="Only this cell.")]
+CellOption = Annotated[
+    str | None, typer.Option("--cell", help="Only this cell, or these: o7p0001024n0128.")
+]
 SurveyOption = Annotated[str | None, typer.Option("--survey", help="Only this survey.")]
 GatherOption = Annotated[bool, typer.Option("--gather", help="Sum up what the jobs have done.")]
 
@@ -135,26 +141,32 @@ def warp(
     """Cut the patches of each cell from each survey's tiles."""
     run = _start(config, log_file, threads)
     if not gather:
-        from jaisp.sky import cells
+        from jaisp.archives.table import read_tiles
         from jaisp.warp import warp as stage
 
-        for one_cell in cells(run):
-            for name in _chosen(run, survey):
-                if cell in (None, one_cell.name):
-                    with locked(partial_dir(run) / f"{one_cell.name}.{name}.lock"):
-                        content = stage(run, one_cell, name, strict, threads or 1)
-                    write_receipt(run, "warp", f"{one_cell.name}.{name}", content)
+        jobs = list(_jobs(run, cell, survey))
+        tiles = read_tiles(run, fetched=True)
+
+        def warped(one_cell: "Cell", name: str) -> dict:
+            with locked(partial_dir(run) / f"{one_cell.name}.{name}.lock"):
+                return stage(run, one_cell, name, strict, threads or 1, tiles=tiles)
+
+        for job, sky_cells, name in jobs:
+            receipts = [warped(one_cell, name) for one_cell in sky_cells]
+            write_receipt(run, "warp", job, batch_receipt(receipts))
     if gather or (cell is None and survey is None):
         write_receipt(run, "warp", "all", {"problems": write_problems(run)})
 
 
 @app.command()
-def publish(config: ConfigOption, log_file: LogOption = None) -> None:
+def publish(
+    config: ConfigOption, threads: ThreadsOption = None, log_file: LogOption = None
+) -> None:
     """Check every group of the store, write its index and split, and open it for training."""
-    run = _start(config, log_file)
+    run = _start(config, log_file, threads)
     from jaisp.store.publish import publish as stage
 
-    write_receipt(run, "publish", "all", stage(run))
+    write_receipt(run, "publish", "all", stage(run, threads or 1))
 
 
 @app.command()
@@ -224,23 +236,37 @@ def embed(
     config: ConfigOption,
     cell: CellOption = None,
     survey: SurveyOption = None,
+    basis: Annotated[
+        bool, typer.Option("--basis", help="Only fit the colours, once all is embedded.")
+    ] = False,
+    maps: Annotated[bool, typer.Option("--maps", help="Only draw what is embedded.")] = False,
     gather: GatherOption = False,
     threads: ThreadsOption = None,
     log_file: LogOption = None,
 ) -> None:
     """Turn whole cells into token grids with a WCS, and these into maps."""
     run = _start(config, log_file, threads)
-    from jaisp.embedding import embed_cell, embed_maps
+    from jaisp.batches import cell_receipts
+    from jaisp.embedding import draw_maps, embed_cells, fit_maps, gather_maps
     from jaisp.sky import cells
 
-    if not gather:
-        for one_cell in cells(run):
-            for name in _chosen(run, survey):
-                if cell in (None, one_cell.name):
-                    content = embed_cell(run, one_cell, name, threads=threads)
-                    write_receipt(run, "embed", f"{one_cell.name}.{name}", content)
-    if gather or (cell is None and survey is None):
-        write_receipt(run, "embed", "all", embed_maps(run))
+    if basis + maps + gather > 1:
+        raise UserError("jaisp embed: give one of --basis, --maps or --gather")
+    whole = not (basis or maps or gather)
+    if whole:
+        for job, sky_cells, name in _jobs(run, cell, survey):
+            content = batch_receipt(embed_cells(run, sky_cells, name, threads=threads))
+            write_receipt(run, "embed", job, content)
+    whole = whole and cell is None and survey is None
+    if basis or whole:
+        write_receipt(run, "maps", "basis", fit_maps(run))
+    if maps or whole:
+        for job, sky_cells, name in _jobs(run, cell, survey):
+            content = batch_receipt(draw_maps(run, [c.name for c in sky_cells], name))
+            write_receipt(run, "maps", job, content)
+    if gather or whole:
+        drawn = cell_receipts(run, "maps", cells(run))
+        write_receipt(run, "embed", "all", gather_maps(run, drawn.values()))
 
 
 @app.command()
@@ -398,6 +424,18 @@ def _log(log_file: Path | None, mode: str = "w") -> None:
 def _is_first() -> bool:
     """Whether this is the process that writes and tells: of those that torchrun starts, one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _jobs(
+    run: Config, cell: str | None, survey: str | None
+) -> Iterator[tuple[str, list["Cell"], str]]:
+    """A job's name, its cells and its survey, of all that the options leave."""
+    from jaisp.batches import chosen_batches
+    from jaisp.sky import cells
+
+    for name, sky_cells in chosen_batches(run, cells(run), cell).items():
+        for chosen in _chosen(run, survey):
+            yield f"{name}.{chosen}", sky_cells, chosen
 
 
 def _chosen(run: Config, survey: str | None) -> list[str]:

@@ -13,10 +13,11 @@ import yaml
 
 from jaisp.archives import find_tiles
 from jaisp.archives.files import local_files
+from jaisp.batches import cell_batches
 from jaisp.config import (
     Config,
+    batch_hash,
     dump_config,
-    group_hash,
     load_config,
     stage_hash,
     stage_version,
@@ -35,7 +36,8 @@ class Run:
     """A run as the rules see it."""
 
     config: Config
-    sky_cells: dict[str, Cell]
+    sky_cells: list[Cell]
+    cell_batches: dict[str, list[Cell]]
 
     @property
     def results(self) -> str:
@@ -49,8 +51,8 @@ class Run:
 
     @property
     def cells(self) -> list[str]:
-        """Names of the cells."""
-        return list(self.sky_cells)
+        """Names of the jobs of a survey: a cell each, or of a wide sky blocks of cells."""
+        return list(self.cell_batches)
 
     @property
     def surveys(self) -> list[str]:
@@ -70,7 +72,7 @@ class Run:
     @property
     def skies(self) -> list[str]:
         """Names of the skies with known answers."""
-        return sky_names(self.config, list(self.sky_cells.values()))
+        return sky_names(self.config, self.sky_cells)
 
     @property
     def local_files(self) -> list[str]:
@@ -90,9 +92,9 @@ class Run:
         """What a stage's results depend on: its config sections and its code."""
         return f"{stage_hash(self.config, stage)}-{stage_version(stage)}"
 
-    def group_hash(self, cell: str, survey: str) -> str:
-        """What a group of the store depends on."""
-        own = group_hash(self.config, survey, self.sky_cells[cell])
+    def batch_hash(self, cell: str, survey: str) -> str:
+        """What the store's groups of one job depend on."""
+        own = batch_hash(self.config, survey, self.cell_batches[cell])
         return f"{own}-{stage_version('warp')}"
 
 
@@ -111,7 +113,7 @@ def prepare(
         for survey, content in config.surveys.items():
             if content.archive.kind == "files":
                 find_tiles(config, survey)
-        sky_cells = {cell.name: cell for cell in cells(config)}
+        sky_cells = cells(config)
         if jobs_run_here:
             _take_lock(config)
         path = config.results / "config.yaml"
@@ -120,7 +122,7 @@ def prepare(
             write_text(path, text)
     except UserError as error:
         end_with(str(error))
-    return Run(config, sky_cells)
+    return Run(config, sky_cells, cell_batches(sky_cells, len(config.surveys)))
 
 
 def site_or_end() -> Site:

@@ -83,8 +83,14 @@ def sha256(path: Path | str) -> str:
 def folder_sha256(path: Path) -> str:
     """One SHA-256 over the names and bytes of every file below a folder."""
     total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(path).as_posix()} {sha256(file)}\n".encode())
+    # By the parts of the names, not by their text: a folder comes before what stands beside it.
+    names = [
+        (*Path(folder).relative_to(path).parts, name)
+        for folder, _, files in os.walk(path)
+        for name in files
+    ]
+    for name in sorted(names):
+        total.update(f"{'/'.join(name)} {sha256(path.joinpath(*name))}\n".encode())
     return total.hexdigest()
 
 
@@ -105,6 +111,20 @@ def write_receipt(config: Config, stage: str, name: str, content: dict) -> Path:
     path = receipt_path(config, stage, name)
     write_json(path, content)
     return path
+
+
+def batch_receipt(receipts: list[dict]) -> dict:
+    """What a job's receipt says: of one cell all of it, of several their checksums and counts."""
+    if len(receipts) == 1:
+        return receipts[0]
+    left_out = ("survey", "cell", "hash", "tiles", "bands", "shape")
+    return {
+        "survey": receipts[0]["survey"],
+        "cells": {
+            receipt["cell"]: {k: v for k, v in receipt.items() if k not in left_out}
+            for receipt in receipts
+        },
+    }
 
 
 @contextmanager

@@ -6,8 +6,8 @@ A&A 395, 1077, section 5.1.3).
 """
 
 import hashlib
-from collections.abc import Callable
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import astropy.units as u
@@ -15,7 +15,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from astropy_healpix import HEALPix
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from jaisp.config import Config
 from jaisp.config.geometry import Moc, Region
@@ -26,6 +26,7 @@ ONE_CELL_ARCMIN = 25.0
 HEALPIX_ORDER = 7
 SEPARATION_ARCSEC = 3.0
 MANY_CELLS = 20
+LOOKED_UP = 64  # cells of which it is asked at once which of their patches the sky holds
 OUTLINE_POINTS = 9  # along each side of an image
 MOST_DISTANT = np.radians(80.0)  # from a rectangle's centre, of pixels that it surely holds
 NONE, TRAIN, VALIDATION, TEST = 0, 1, 2, 3
@@ -65,7 +66,7 @@ class Cell:
         self.moves = moves
         self._centres = centres
 
-    @cached_property
+    @property
     def centres(self) -> Float[np.ndarray, "patch 2"]:
         """Patch centres on the plane, arcsec (x, y)."""
         return self._centres() if callable(self._centres) else self._centres
@@ -216,39 +217,55 @@ def _healpix_cells(config: Config, order: int) -> list[Cell]:
     middles = healpix.healpix_to_skycoord(candidates)
     inside = coverage.holds_pixels(healpix, candidates)
     patch_arcsec = config.patch.arcsec
-    found = []
+    found, cut = [], []
     for index, ra, dec, whole in zip(
         candidates, middles.ra.deg.tolist(), middles.dec.deg.tolist(), inside, strict=True
     ):
         name = f"o{order}p{index:07d}"
         all_of_it = partial(_pixel_patches, order, index, ra, dec, patch_arcsec)
-        cell = Cell(name, ra, dec, patch_arcsec, all_of_it, whole=True)
-        if not whole:
-            held = coverage.holds(*cell.sky_centres())
-            cell = Cell(name, ra, dec, patch_arcsec, cell.centres[held], whole=bool(held.all()))
-        if whole or len(cell):
-            found.append(cell)
+        (found if whole else cut).append(Cell(name, ra, dec, patch_arcsec, all_of_it, whole=True))
+    found += _held_parts(coverage, cut)
     if not found:
         raise UserError("sky: holds no patch; give a larger region or a smaller patch.arcsec")
     return sorted(found, key=lambda cell: cell.name)
 
 
+def _held_parts(coverage: "_Coverage", cut: list[Cell]) -> Iterator[Cell]:
+    """Cells with those of their patches whose centres lie in the sky that is asked for."""
+    # Positions of many cells are looked up at once: most of a look-up's time is its beginning.
+    for first in range(0, len(cut), LOOKED_UP):
+        some = cut[first : first + LOOKED_UP]
+        sky = [cell.sky_centres() for cell in some]
+        held = coverage.holds(*(np.concatenate(axis) for axis in zip(*sky, strict=True)))
+        bounds = np.cumsum([len(cell) for cell in some])[:-1]
+        for cell, own in zip(some, np.split(held, bounds), strict=True):
+            if own.any():
+                centres = cell.centres[own]
+                whole = bool(own.all())
+                yield Cell(cell.name, cell.ra, cell.dec, cell.patch_arcsec, centres, whole=whole)
+
+
+# Of a wide sky only the cells at hand are kept: all of them would fill memory.
+@lru_cache(maxsize=128)
 def _pixel_patches(
     order: int, index: int, ra: float, dec: float, patch_arcsec: float
 ) -> Float[np.ndarray, "patch 2"]:
     """All patches whose centres lie in a HEALPix pixel, on the plane at its middle."""
-    healpix = HEALPix(nside=2**order, order="nested", frame="icrs")
-    reach = int(np.ceil(_pixel_reach(healpix) / patch_arcsec)) + 1
+    healpix = HEALPix(nside=2**order, order="nested")
+    reach = int(np.ceil(_pixel_reach(order) / patch_arcsec)) + 1
     steps = np.arange(-reach, reach + 1) * patch_arcsec
     y, x = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
     lon, lat = plane_radec(Cell("", ra, dec, patch_arcsec, np.zeros((0, 2))), x, y)
     inside = healpix.lonlat_to_healpix(lon * u.deg, lat * u.deg) == index
-    return np.stack([x[inside], y[inside]], axis=1)
+    centres = np.stack([x[inside], y[inside]], axis=1)
+    centres.flags.writeable = False
+    return centres
 
 
-def _pixel_reach(healpix: HEALPix) -> float:
+@cache
+def _pixel_reach(order: int) -> float:
     """Arcsec within which a pixel lies around its middle: at most about its resolution."""
-    return float(healpix.pixel_resolution.to_value("arcsec"))
+    return float(HEALPix(nside=2**order).pixel_resolution.to_value("arcsec"))
 
 
 class _Coverage:
@@ -294,7 +311,7 @@ class _Coverage:
             order = int(np.log2(healpix.nside))
             missing = {int(i) for i in self.moc.complement().degrade_to_order(order).flatten()}
             return [index not in missing for index in indices]
-        reach = _pixel_reach(healpix)
+        reach = _pixel_reach(int(np.log2(healpix.nside)))
         middles = healpix.healpix_to_skycoord(indices)
         found = np.zeros(len(indices), bool)
         for region in self.regions:
@@ -334,8 +351,8 @@ def in_region(
         in_x = np.abs(x) <= region.width_arcmin * 30 + margin_arcsec
         in_y = np.abs(y) <= region.height_arcmin * 30 + margin_arcsec
     # The gnomonic plane shows the far side of the sky too.
-    centre = SkyCoord(region.ra, region.dec, unit="deg")
-    near = SkyCoord(ra, dec, unit="deg").separation(centre).deg < 89.0
+    centre = _vectors(np.asarray(region.ra), np.asarray(region.dec))
+    near = _vectors(ra, dec) @ centre > np.cos(np.radians(89.0))
     return in_x & in_y & near
 
 
@@ -421,26 +438,54 @@ def _separated(
     from scipy.spatial import cKDTree  # slow to import, and planning has no use for it
 
     side = max(cell.patch_arcsec for cell in sky_cells)
-    split = np.concatenate([assigned[cell.name] for cell in sky_cells])
-    owner = np.repeat(np.arange(len(sky_cells)), [len(cell) for cell in sky_cells])
-    centres = np.concatenate([cell.centres for cell in sky_cells])
-    radec = np.concatenate([np.stack(cell.sky_centres(), axis=1) for cell in sky_cells])
-    vectors = SkyCoord(radec[:, 0], radec[:, 1], unit="deg").cartesian.xyz.value.T
     # Squares of any orientation stay apart when their circumscribed circles do.
-    reach = np.sqrt(2) * side + SEPARATION_ARCSEC
+    reach = (np.sqrt(2) * side + SEPARATION_ARCSEC) * ARCSEC * 1.01
+    middles = _vectors(*np.array([(cell.ra, cell.dec) for cell in sky_cells]).T)
+    # From a cell's middle to its farthest patch; on the plane it is no nearer than on the sky.
+    radii = np.array([np.hypot(*cell.centres.T).max() for cell in sky_cells]) * ARCSEC
+    near = cKDTree(middles).query_ball_point(middles, radii + radii.max() + reach)
     for strong in (TEST, VALIDATION):
-        held_out = np.flatnonzero(split == strong)
-        weaker = np.flatnonzero((split != NONE) & (split < strong))
-        if not len(held_out) or not len(weaker):
-            continue
-        tree = cKDTree(vectors[held_out])
-        near = tree.query_ball_point(vectors[weaker], reach * ARCSEC * 1.01)
-        for patch, others in zip(weaker, near, strict=True):
-            neighbours = held_out[others]
-            apart = np.abs(centres[neighbours] - centres[patch]).max(axis=1, initial=0.0)
-            same_plane = owner[neighbours] == owner[patch]
-            touching = apart < side + SEPARATION_ARCSEC
-            if (touching | ~same_plane).any():
-                split[patch] = NONE
-    bounds = np.cumsum([len(cell) for cell in sky_cells])[:-1]
-    return dict(zip([c.name for c in sky_cells], np.split(split, bounds), strict=True))
+        held_out = [(assigned[cell.name] == strong).any() for cell in sky_cells]
+        for number, cell in enumerate(sky_cells):
+            split = assigned[cell.name]
+            weaker = np.flatnonzero((split != NONE) & (split < strong))
+            others = [sky_cells[k] for k in near[number] if held_out[k]]
+            if len(weaker) and others:
+                chosen = {o.name: np.flatnonzero(assigned[o.name] == strong) for o in others}
+                split[weaker[_touched(cell, weaker, others, chosen, reach)]] = NONE
+    return assigned
+
+
+def _touched(
+    cell: Cell,
+    rows: Int[np.ndarray, " patch"],
+    others: list[Cell],
+    their_rows: dict[str, Int[np.ndarray, " other"]],
+    reach: float,
+) -> Bool[np.ndarray, " patch"]:
+    """Which patches of a cell come within 3″ of some patches of it or of other cells."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(_patch_vectors(cell)[rows])
+    apart_arcsec = cell.patch_arcsec + SEPARATION_ARCSEC
+    touched = np.zeros(len(rows), bool)
+    for other in others:
+        theirs = their_rows[other.name]
+        found = cKDTree(_patch_vectors(other)[theirs]).query_ball_tree(tree, reach)
+        pairs = np.repeat(theirs, [len(own) for own in found])
+        own = np.array([k for each in found for k in each], int)
+        if other is cell:
+            apart = np.abs(cell.centres[rows[own]] - cell.centres[pairs]).max(axis=1, initial=0.0)
+            own = own[apart < apart_arcsec]
+        touched[own] = True
+    return touched
+
+
+def _patch_vectors(cell: Cell) -> Float[np.ndarray, "patch 3"]:
+    return _vectors(*cell.sky_centres())
+
+
+def _vectors(ra: np.ndarray, dec: np.ndarray) -> Float[np.ndarray, "position 3"]:
+    """Unit vectors of positions, degrees."""
+    ra, dec = np.radians(ra), np.radians(dec)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -100,10 +101,16 @@ def group_hash(config: Config, survey: str, cell: CellLike) -> str:
 
     Adding a survey or a cell, or changing `train:`, leaves it as it is.
     """
+    return batch_hash(config, survey, [cell])
+
+
+def batch_hash(config: Config, survey: str, sky_cells: Sequence[CellLike]) -> str:
+    """Hash of what a job's groups depend on; of one cell, its group's."""
     own = config.surveys[survey]
     content = {name: _section(config, name) for name in SECTIONS["warp"]}
     content |= {"survey": _plain(own), "name": survey, "grid": config.grid(survey)}
-    content["cell"] = cell.identity()
+    identities = [cell.identity() for cell in sky_cells]
+    content["cell"] = identities[0] if len(identities) == 1 else identities
     if own.archive.kind == "simulated":
         content["simulate"] = _section(config, "simulate")
     return _digest(content)

@@ -1,15 +1,22 @@
 """Stage embed: a trained model over whole cells, and over any FITS cutout.
 
-`embed_cell` writes the token grid of one cell and survey, `embed_maps` draws the grids of all of
-them in one set of colours, `embed` is the public call for a file of one's own.
+`embed_cells` writes the token grids of some cells in a survey, `fit_maps` fits one set of colours
+to those of a run, `draw_maps` draws them in it; `embed` is the public call for a file of one's own.
 """
 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["embed", "embed_cell", "embed_maps"]
-
-_HOMES = {"embed": "cutout", "embed_cell": "cell", "embed_maps": "maps"}
+_HOMES = {
+    "embed": "cutout",
+    "embed_cell": "cell",
+    "embed_cells": "cell",
+    "draw_maps": "maps",
+    "embed_maps": "maps",
+    "fit_maps": "maps",
+    "gather_maps": "maps",
+}
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

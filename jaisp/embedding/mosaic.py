@@ -103,8 +103,7 @@ class Mosaic:
         self._store = store
         self._patch_tokens = round(store.patch_arcsec / store.token_arcsec)
 
-        numbers = np.flatnonzero(np.asarray(store.index.cell) == cell)
-        x, y = np.asarray(store.index.x)[numbers], np.asarray(store.index.y)[numbers]
+        numbers, (x, y) = store.numbers(cell), self.cell.centres.T
         half = store.patch_arcsec / 2
         self.x0, self.y0 = float(x.min() - half), float(y.min() - half)
         columns = np.rint((x - x.min()) / store.patch_arcsec).astype(int)

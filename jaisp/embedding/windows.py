@@ -1,7 +1,11 @@
 """A model over an image of any size, in windows that leave no seam."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +41,7 @@ def embed_rows(
     bands: Sequence[str],
     window: int = 32,
     batch: int = 2,
+    workers: int = 1,
 ) -> Iterator[tuple[int, Float32[np.ndarray, "dimension row column"]]]:
     """Embed an image of `shape` tokens and yield it by rows of windows.
 
@@ -50,6 +55,7 @@ def embed_rows(
     survey, bands: the encoder, and the bands of the planes that `read` gives.
     window: side of a window without its margin, in tokens.
     batch: how many windows are encoded together.
+    workers: how many such batches are encoded at once, each in a thread of its own.
 
     Yields the first token row of each row of windows, and its tokens, NaN where uncovered.
     """
@@ -57,43 +63,56 @@ def embed_rows(
     margin = margin_tokens(model)
     n = model.config.surveys[survey].pixels_per_token
     side = window + 2 * margin
-    for y in range(0, height, window):
-        rows = min(window, height - y)
-        strip = np.full((model.config.dimensions, rows, width), np.nan, np.float32)
-        pending: list[Window] = []
+    inner = slice(margin, side - margin)
+
+    def covered_windows(y: int) -> Iterator[Window]:
         for x in range(0, width, window):
             planes = read(y - margin, x - margin, side, side)
-            inner = slice(margin, side - margin)
             covered = covered_squares(planes, n)[inner, inner]
             if covered.any():
-                pending.append(Window(x, planes, covered))
-            if len(pending) == batch:
-                _fill(strip, model, pending, margin, survey, bands)
-                pending = []
-        if pending:
-            _fill(strip, model, pending, margin, survey, bands)
-        yield y, strip
+                yield Window(x, planes, covered)
+
+    def encode(windows: Sequence[Window]) -> Float32[np.ndarray, "window dimension row column"]:
+        return _encode(model, windows, survey, bands)[..., inner, inner]
+
+    with ThreadPoolExecutor(workers) as pool:
+        for y in range(0, height, window):
+            rows = min(window, height - y)
+            strip = np.full((model.config.dimensions, rows, width), np.nan, np.float32)
+            under_way: deque[tuple[tuple[Window, ...], Future]] = deque()
+            found = covered_windows(y)
+            while windows := tuple(islice(found, batch)):
+                under_way.append((windows, pool.submit(encode, windows)))
+                # The next ones are read meanwhile; more than that would fill memory.
+                if len(under_way) > workers:
+                    _fill(strip, *under_way.popleft())
+            while under_way:
+                _fill(strip, *under_way.popleft())
+            yield y, strip
 
 
-def _fill(
-    strip: Float32[np.ndarray, "dimension row column"],
-    model: Model,
-    windows: Sequence[Window],
-    margin: int,
-    survey: str,
-    bands: Sequence[str],
-) -> None:
-    """Encode some windows of one row and put their tokens into `strip`."""
-    _, rows, width = strip.shape
+def _encode(
+    model: Model, windows: Sequence[Window], survey: str, bands: Sequence[str]
+) -> Float32[np.ndarray, "window dimension row column"]:
+    """Tokens of some windows and their margins."""
     flux, noise, mask = (
         np.stack([getattr(window.planes, name) for window in windows])
         for name in ("flux", "noise", "mask")
     )
     # TF32 convolutions differ by 1e-3 from one window to the next: more than a seam may show.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.inference_mode(), exact if model.device.type == "cuda" else nullcontext():
         tokens = model.encode(flux, noise, mask, survey=survey, bands=list(bands))
-    for window, encoded in zip(windows, tokens.float().cpu().numpy(), strict=True):
+    return tokens.float().cpu().numpy()
+
+
+def _fill(
+    strip: Float32[np.ndarray, "dimension row column"], windows: Sequence[Window], encoded: Future
+) -> None:
+    """Put the tokens of some windows of one row into `strip`."""
+    _, rows, width = strip.shape
+    for window, square in zip(windows, encoded.result(), strict=True):
         columns = min(window.covered.shape[1], width - window.x)
-        square = encoded[:, margin : margin + rows, margin : margin + columns]
         covered = window.covered[:rows, :columns]
-        strip[:, :, window.x : window.x + columns] = np.where(covered, square, np.nan)
+        tokens = np.where(covered, square[:, :rows, :columns], np.nan)
+        strip[:, :, window.x : window.x + columns] = tokens

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32
 
 from jaisp.config import Config, group_hash
 from jaisp.errors import UserError
-from jaisp.files import folder_sha256
+from jaisp.files import folder_sha256, read_json
 from jaisp.sky import Cell
 from jaisp.store import layout
 from jaisp.store.codes import MISSING
@@ -26,21 +26,36 @@ class CheckedGroup:
     covered: Bool[np.ndarray, " patch"]
 
 
-def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedGroup:
-    """Read all of a group and compare it with the config.
+def check_group(
+    config: Config, path: Path, cell: Cell, survey: str, written: str | None = None
+) -> CheckedGroup:
+    """Compare a group with the config, and all of its bytes with what was written.
 
-    Raises UserError, in one line that names the group and says what to do.
+    written: the checksum that its warp told, having read its files again; without one, every chunk
+    is decoded. Raises UserError, in one line that names the group and says what to do.
     """
     redo = f"delete {path} and rerun its warp (`snakemake -R warp_batch`)"
+    _check_config(config, path, cell, survey, redo)
+    if written is None:
+        covered = _decoded(path, cell, redo)
+        return CheckedGroup(folder_sha256(path), covered)
+    found = folder_sha256(path)
+    if found != written:
+        raise UserError(f"{path}: not the bytes that its warp's receipt tells of; {redo}")
+    coverage = open_array(path / "coverage").read().result()
+    return CheckedGroup(found, np.any(coverage > 0, axis=1))
+
+
+def _check_config(config: Config, path: Path, cell: Cell, survey: str, redo: str) -> None:
+    """Whether the group is finished, and one that this config asks for."""
     if not path.is_dir():
         raise UserError(f"{path}: missing; {redo}")
     unfinished = [name for name in sorted(REQUIRED) if not (path / name / "zarr.json").is_file()]
     if (path / "zarr.json").is_file() and unfinished:
         raise UserError(f"{path}: not finished; {redo}")
     try:
-        group = zarr.open_group(path, mode="r")
-        arrays = dict(group.arrays())
-        made_with = group.attrs.get("hash")
+        made_with = read_json(path / "zarr.json")["attributes"].get("hash")
+        shape = tuple(read_json(path / "flux" / "zarr.json")["shape"])
     except Exception as error:  # damaged metadata fails in as many ways as there are bytes
         raise UserError(f"{path}: can't be opened ({_reason(error)}); {redo}") from None
     if made_with != group_hash(config, survey, cell):
@@ -49,9 +64,16 @@ def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedG
         )
     pixels = config.patch_pixels(survey)
     expected = (len(cell), len(config.surveys[survey].bands), pixels, pixels)
-    if (shape := arrays["flux"].shape) != expected:
+    if shape != expected:
         raise UserError(f"{path}: holds {shape} (patch, band, y, x), not {expected}; {redo}")
 
+
+def _decoded(path: Path, cell: Cell, redo: str) -> Bool[np.ndarray, " patch"]:
+    """Read all of a group; returns which patches have data."""
+    try:
+        arrays = dict(zarr.open_group(path, mode="r").arrays())
+    except Exception as error:
+        raise UserError(f"{path}: can't be opened ({_reason(error)}); {redo}") from None
     tables = {}
     for name in sorted(set(arrays) - set(layout.PLANES)):
         try:
@@ -60,7 +82,8 @@ def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedG
             raise UserError(f"{path / name}: damaged ({_reason(error)}); {redo}") from None
     coverage = tables["coverage"]
     _check_tables(path, tables, redo)
-    step = layout.patches_per_shard(*expected[1:3], expected[0])
+    _, bands, pixels, _ = arrays["flux"].shape
+    step = layout.patches_per_shard(bands, pixels, len(cell))
     for start in range(0, len(cell), step):
         rows = slice(start, min(start + step, len(cell)))
         # A shard that is gone reads as uncovered patches; the coverage knows better.
@@ -69,7 +92,7 @@ def check_group(config: Config, path: Path, cell: Cell, survey: str) -> CheckedG
                 f"{path}: damaged: patches {start} to {rows.stop - 1} lack data that were "
                 f"written; {redo}"
             )
-    return CheckedGroup(folder_sha256(path), np.any(coverage > 0, axis=1))
+    return np.any(coverage > 0, axis=1)
 
 
 def _check_tables(path: Path, tables: dict[str, np.ndarray], redo: str) -> None:

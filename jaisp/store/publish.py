@@ -7,6 +7,8 @@ the others' bytes alone.
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +16,29 @@ import numpy as np
 import zarr
 
 import jaisp
+from jaisp.batches import cell_receipts
 from jaisp.config import Config
 from jaisp.errors import UserError
-from jaisp.files import partial_dir, read_json, receipt_path, replace_folder, write_json
+from jaisp.files import partial_dir, read_json, replace_folder, write_json
 from jaisp.progress import track
 from jaisp.sky import SPLITS, Cell, cells, splits
 from jaisp.store.check import CheckedGroup, check_group
+from jaisp.store.index import CHUNK
 from jaisp.store.writer import withdraw
 
 logger = logging.getLogger(__name__)
 
+MOST_CONSOLIDATED = 256  # cells of a store whose root holds the metadata of all of its arrays
+WRITERS = 16  # files that are synced at once
 SMALLEST_FINE_GRID = 4  # pixels per token below which positions can't be told
 
 Groups = dict[tuple[str, str], CheckedGroup]
 
 
-def publish(config: Config) -> dict[str, Any]:
+def publish(config: Config, threads: int = 1) -> dict[str, Any]:
     """Publish results/RUN/patches.zarr; returns its counts and a checksum a group.
+
+    threads: groups that are checked at once.
 
     Raises UserError when a group is missing, damaged or made with another config, when a survey
     covers nothing, and when no patch is covered by two surveys.
@@ -39,11 +47,7 @@ def publish(config: Config) -> dict[str, Any]:
     withdraw(store)
     sky_cells = cells(config)
     _check_presence(config, store, sky_cells)
-    wanted = [(cell, survey) for cell in sky_cells for survey in sorted(config.surveys)]
-    groups = {
-        (cell.name, survey): _checked(config, store / cell.name / survey, cell, survey)
-        for cell, survey in track(wanted, "publish")
-    }
+    groups = dict(_checked(config, store, sky_cells, threads))
     _check_overlap(config, sky_cells, groups)
     for survey in config.surveys:
         pixels_per_token, grid_arcsec = config.grid(survey)
@@ -58,23 +62,33 @@ def publish(config: Config) -> dict[str, Any]:
 
     split = splits(config, sky_cells)
     _write_index(config, store, sky_cells, split)
-    for cell in sky_cells:
-        attributes = {"ra": cell.ra, "dec": cell.dec, "patch_arcsec": cell.patch_arcsec}
-        write_json(store / cell.name / "zarr.json", _group_metadata(attributes))
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for _ in pool.map(partial(_write_cell, store), sky_cells):
+            pass
     _write_root(config, store, sky_cells)
     return _receipt(groups, split)
 
 
-def _checked(config: Config, path: Path, cell: Cell, survey: str) -> CheckedGroup:
-    """A group that is whole, and still what `warp` says that it wrote."""
-    found = check_group(config, path, cell, survey)
-    receipt = receipt_path(config, "warp", f"{cell.name}.{survey}")
-    if receipt.is_file() and read_json(receipt)["sha256"] != found.sha256:
-        raise UserError(
-            f"{path}: not the bytes that {receipt} tells of; delete {path} and rerun its warp "
-            "(`snakemake -R warp_batch`)"
-        )
-    return found
+def _checked(
+    config: Config, store: Path, sky_cells: list[Cell], threads: int
+) -> Iterator[tuple[tuple[str, str], CheckedGroup]]:
+    """Every group, whole, and still what `warp` says that it wrote."""
+    receipts = cell_receipts(config, "warp", sky_cells)
+    wanted = [(cell, survey) for cell in sky_cells for survey in sorted(config.surveys)]
+
+    def check(place: tuple[Cell, str]) -> tuple[tuple[str, str], CheckedGroup]:
+        cell, survey = place
+        key = cell.name, survey
+        written = receipts[key]["sha256"] if key in receipts else None
+        return key, check_group(config, store / cell.name / survey, cell, survey, written)
+
+    with ThreadPoolExecutor(threads) as pool:
+        yield from track(pool.map(check, wanted), "publish", total=len(wanted))
+
+
+def _write_cell(store: Path, cell: Cell) -> None:
+    attributes = {"ra": cell.ra, "dec": cell.dec, "patch_arcsec": cell.patch_arcsec}
+    write_json(store / cell.name / "zarr.json", _group_metadata(attributes))
 
 
 def _check_presence(config: Config, store: Path, sky_cells: list[Cell]) -> None:
@@ -113,36 +127,59 @@ def _check_overlap(config: Config, sky_cells: list[Cell], groups: Groups) -> Non
 def _write_index(
     config: Config, store: Path, sky_cells: list[Cell], split: dict[str, np.ndarray]
 ) -> None:
-    """Write /index: one row a patch, sorted by cell and row."""
-    sky_centres = [cell.sky_centres() for cell in sky_cells]
-    centres = np.concatenate([cell.centres for cell in sky_cells])
-    names = np.repeat([cell.name for cell in sky_cells], [len(cell) for cell in sky_cells])
-    columns = {
-        "cell": (names.astype(np.dtypes.StringDType()), "name of the cell"),
-        "row": (
-            np.concatenate([np.arange(len(cell), dtype=np.int32) for cell in sky_cells]),
-            "row in the cell's groups",
-        ),
-        "ra": (np.concatenate([ra for ra, _ in sky_centres]), "right ascension, degrees"),
-        "dec": (np.concatenate([dec for _, dec in sky_centres]), "declination, degrees"),
-        "x": (centres[:, 0], "centre on the cell's plane, arcsec towards the west"),
-        "y": (centres[:, 1], "centre on the cell's plane, arcsec towards the north"),
-        "split": (
-            np.concatenate([split[cell.name] for cell in sky_cells]),
-            ", ".join(f"{number} {name}" for name, number in SPLITS.items()),
-        ),
+    """Write /index: one row a patch, sorted by cell and row, chunk by chunk."""
+    names = ", ".join(f"{number} {name}" for name, number in SPLITS.items())
+    columns: dict[str, tuple[Any, str]] = {
+        "cell": (np.dtypes.StringDType(), "name of the cell"),
+        "row": (np.dtype(np.int32), "row in the cell's groups"),
+        "ra": (np.dtype(np.float64), "right ascension, degrees"),
+        "dec": (np.dtype(np.float64), "declination, degrees"),
+        "x": (np.dtype(np.float64), "centre on the cell's plane, arcsec towards the west"),
+        "y": (np.dtype(np.float64), "centre on the cell's plane, arcsec towards the north"),
+        "split": (np.dtype(np.uint8), names),
     }
-    partial = partial_dir(config) / "index"
-    group = zarr.create_group(partial, overwrite=True)
-    for name, (values, meaning) in columns.items():
-        group.create_array(
+    total = sum(len(numbers) for numbers in split.values())
+    partial_index = partial_dir(config) / "index"
+    group = zarr.create_group(partial_index, overwrite=True)
+    arrays = {
+        name: group.create_array(
             name,
-            data=values,
-            chunks=values.shape,
+            shape=(total,),
+            dtype=dtype,
+            chunks=(min(total, CHUNK),),
             dimension_names=("patch",),
             attributes={"long_name": meaning},
         )
-    replace_folder(partial, store / "index")
+        for name, (dtype, meaning) in columns.items()
+    }
+    begin = 0
+    waiting: list[dict[str, np.ndarray]] = []
+    for cell in sky_cells:
+        waiting.append(_index_rows(cell, split[cell.name]))
+        while (count := sum(len(rows["row"]) for rows in waiting)) >= CHUNK or (
+            count and begin + count == total
+        ):
+            joined = {name: np.concatenate([rows[name] for rows in waiting]) for name in arrays}
+            end = min(begin + CHUNK, total)
+            for name, array in arrays.items():
+                array[begin:end] = joined[name][: end - begin]
+            waiting = [{name: values[end - begin :] for name, values in joined.items()}]
+            begin = end
+    replace_folder(partial_index, store / "index")
+
+
+def _index_rows(cell: Cell, split: np.ndarray) -> dict[str, np.ndarray]:
+    """A cell's part of every column."""
+    ra, dec = cell.sky_centres()
+    return {
+        "cell": np.full(len(cell), cell.name, np.dtypes.StringDType()),
+        "row": np.arange(len(cell), dtype=np.int32),
+        "ra": ra,
+        "dec": dec,
+        "x": cell.centres[:, 0],
+        "y": cell.centres[:, 1],
+        "split": split,
+    }
 
 
 def _write_root(config: Config, store: Path, sky_cells: list[Cell]) -> None:
@@ -164,12 +201,18 @@ def _write_root(config: Config, store: Path, sky_cells: list[Cell]) -> None:
         "cells": {cell.name: {"ra": cell.ra, "dec": cell.dec} for cell in sky_cells},
         "surveys": surveys,
     }
-    metadata = {
-        node.relative_to(store).as_posix(): read_json(node / "zarr.json")
-        for node in _nodes(store, sky_cells, sorted(surveys))
-    }
-    consolidated = {"kind": "inline", "must_understand": False, "metadata": metadata}
-    root = {**_group_metadata(attributes), "consolidated_metadata": consolidated}
+    root = _group_metadata(attributes)
+    # Of many cells, every opening would read megabytes to know of arrays that are never asked for.
+    if len(sky_cells) <= MOST_CONSOLIDATED:
+        metadata = {
+            node.relative_to(store).as_posix(): read_json(node / "zarr.json")
+            for node in _nodes(store, sky_cells, sorted(surveys))
+        }
+        root["consolidated_metadata"] = {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": metadata,
+        }
     write_json(store / "zarr.json", root)
 
 

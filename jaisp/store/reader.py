@@ -17,12 +17,13 @@ import numpy as np
 import tensorstore
 import zarr
 from astropy.wcs import WCS
-from jaxtyping import Float32, Float64, Int, Int32, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from jaisp.errors import UserError
 from jaisp.files import read_json
 from jaisp.sky import SPLITS, Cell, patch_wcs
 from jaisp.store.codes import decode_flux, decode_noise
+from jaisp.store.index import Index
 from jaisp.store.layout import BAND_TABLES
 
 
@@ -45,23 +46,6 @@ def open_store(path: Path | str) -> "Store":
     return Store(path, attributes)
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """Where every patch lies. `ra`, `dec`: centre, degrees. `x`, `y`: centre, arcsec on the
-    cell's plane. `split`: 0 none, 1 train, 2 validation, 3 test."""
-
-    cell: np.ndarray
-    row: Int32[np.ndarray, " patch"]
-    ra: Float64[np.ndarray, " patch"]
-    dec: Float64[np.ndarray, " patch"]
-    x: Float64[np.ndarray, " patch"]
-    y: Float64[np.ndarray, " patch"]
-    split: UInt8[np.ndarray, " patch"]
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-
 class Store:
     """A published patch store: `store[17]` or `store["field/17"]` is a `Patch`.
 
@@ -70,6 +54,7 @@ class Store:
     path: the folder.
     surveys, cells: names, sorted.
     patch_arcsec, token_arcsec: side of a patch and of a token.
+    index: where every patch lies, sorted by cell and row; a patch's number is its place in it.
     """
 
     def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
@@ -82,6 +67,7 @@ class Store:
         self._surveys: dict[str, dict[str, Any]] = attributes["surveys"]
         self._planes: dict[str, dict[str, float]] = attributes["cells"]
         self._groups: dict[tuple[str, str], _Group] = {}
+        self.index = Index(self.path / "index", self.cells)
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files stay behind; the index travels, so that workers need not read it again.
@@ -98,14 +84,6 @@ class Store:
             bands = " ".join(self.bands(survey))
             lines.append(f"  {survey}: {bands} at {self.grid_arcsec(survey):g}″ a pixel")
         return "\n".join(lines)
-
-    @cached_property
-    def index(self) -> Index:
-        """The index, sorted by cell and row; a patch's number is its place in it."""
-        group = zarr.open_group(self.path / "index", mode="r")
-        columns = {name: np.asarray(array[...]) for name, array in group.arrays()}
-        columns["cell"] = np.array(columns["cell"].tolist())  # numpy strings of fixed width
-        return Index(**columns)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -150,14 +128,18 @@ class Store:
     def table(self, name: str, survey: str) -> Float32[np.ndarray, "patch band"]:
         """One of `jaisp.store.layout.BAND_TABLES` for every patch, in the order of the index."""
         self._about(survey)
-        return np.concatenate([self.group(cell, survey).tables[name] for cell in self.cells])
+        return np.concatenate([self._table(name, cell, survey) for cell in self.cells])
 
     def cell(self, name: str) -> Cell:
         """A cell: its tangent point and its patches' centres."""
-        start, stop = self._rows(name)
-        centres = np.stack([self.index.x[start:stop], self.index.y[start:stop]], axis=1)
+        rows = self._rows(name)
+        centres = np.stack([self.index.part("x", *rows), self.index.part("y", *rows)], axis=1)
         plane = self._planes[name]
         return Cell(name, plane["ra"], plane["dec"], self.patch_arcsec, centres)
+
+    def numbers(self, cell: str) -> Int[np.ndarray, " patch"]:
+        """Numbers of the patches of a cell."""
+        return np.arange(*self._rows(cell))
 
     def attributes(self, cell: str, survey: str) -> dict[str, Any]:
         """What warping kept about a cell in a survey: tiles, zero points, hash…"""
@@ -175,24 +157,27 @@ class Store:
             self._groups[cell, survey] = _Group(self.path / cell / survey)
         return self._groups[cell, survey]
 
+    def close(self, cell: str) -> None:
+        """Forget a cell's open arrays: whoever goes over many cells has done with it."""
+        for survey in self.surveys:
+            self._groups.pop((cell, survey), None)
+
+    def _table(self, name: str, cell: str, survey: str) -> Float32[np.ndarray, "row band"]:
+        if (cell, survey) in self._groups:
+            return self._groups[cell, survey].tables[name]
+        # Of one table of every cell, no group is opened and kept.
+        return open_array(self.path / cell / survey / name).read().result()
+
     def _about(self, survey: str) -> dict[str, Any]:
         if survey not in self._surveys:
             raise KeyError(f"no survey {survey!r}; the store holds {', '.join(self.surveys)}")
         return self._surveys[survey]
 
-    @cached_property
-    def _cell_starts(self) -> dict[str, tuple[int, int]]:
-        names, starts, counts = np.unique(self.index.cell, return_index=True, return_counts=True)
-        return {
-            str(name): (int(start), int(start + count))
-            for name, start, count in zip(names, starts, counts, strict=True)
-        }
-
     def _rows(self, cell: str) -> tuple[int, int]:
         """First and last + 1 patch number of a cell."""
-        if cell not in self._cell_starts:
+        if cell not in self._planes:
             raise KeyError(f"no cell {cell!r}; the store holds {', '.join(self.cells[:5])}…")
-        return self._cell_starts[cell]
+        return self.index.rows(cell)
 
     def _number(self, name: str) -> int:
         cell, _, row = name.rpartition("/")
@@ -223,37 +208,37 @@ class Patch:
     @property
     def cell(self) -> str:
         """Name of the cell."""
-        return str(self.store.index.cell[self.number])
+        return self.store.index.cell_of(self.number)
 
     @property
     def row(self) -> int:
         """Row in the cell's groups."""
-        return int(self.store.index.row[self.number])
+        return int(self.store.index.at("row", self.number))
 
     @property
     def ra(self) -> float:
         """Right ascension of the centre, degrees."""
-        return float(self.store.index.ra[self.number])
+        return float(self.store.index.at("ra", self.number))
 
     @property
     def dec(self) -> float:
         """Declination of the centre, degrees."""
-        return float(self.store.index.dec[self.number])
+        return float(self.store.index.at("dec", self.number))
 
     @property
     def x(self) -> float:
         """Centre on the cell's plane, arcsec towards the west."""
-        return float(self.store.index.x[self.number])
+        return float(self.store.index.at("x", self.number))
 
     @property
     def y(self) -> float:
         """Centre on the cell's plane, arcsec towards the north."""
-        return float(self.store.index.y[self.number])
+        return float(self.store.index.at("y", self.number))
 
     @property
     def split(self) -> str:
         """none, train, validation or test."""
-        return list(SPLITS)[self.store.index.split[self.number]]
+        return list(SPLITS)[int(self.store.index.at("split", self.number))]
 
     @property
     def surveys(self) -> list[str]:

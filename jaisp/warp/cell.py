@@ -68,16 +68,17 @@ def warp(
     strict: bool = False,
     threads: int = 1,
     rows: frozenset[int] | None = None,
+    tiles: list[Tile] | None = None,
 ) -> dict:
     """Cut every patch of a cell from a survey's tiles; returns what the receipt says.
 
     A tile that can't be used is set down as a problem and left out; with `strict` it is a
     UserError. `threads` resample, compress and write. rows: only these patches, the others stay
-    uncovered.
+    uncovered. tiles: what was fetched, where it has been read already.
     """
-    fetched = [tile for tile in read_tiles(config, fetched=True) if tile.survey == survey]
+    fetched = read_tiles(config, fetched=True) if tiles is None else tiles
     # A tile elsewhere has no say in a cell: it is neither opened nor noted.
-    tiles = [tile for tile in fetched if is_near(tile, cell)]
+    tiles = [tile for tile in fetched if tile.survey == survey and is_near(tile, cell)]
     final = config.results / "patches.zarr" / cell.name / survey
     origin = made_from(config, cell, survey, tiles)
     kept = kept_receipt(config, cell, survey, origin, final)

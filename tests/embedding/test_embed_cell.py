@@ -11,12 +11,13 @@ from jaisp.embedding import embed_cell, embed_maps
 from jaisp.embedding.maps import TokenGrid, fit_basis, read_basis, token_grids
 from jaisp.errors import UserError
 from jaisp.files import folder_sha256
+from jaisp.model import save_model
 from jaisp.sky import cells
 
 
 @pytest.fixture
-def embedded(published, model, monkeypatch):
-    monkeypatch.setattr("jaisp.embedding.cell.load_model", lambda path: model)
+def embedded(published, model):
+    save_model(model, published.results / "model", "")
     (cell,) = cells(published)
     for survey in published.surveys:
         embed_cell(published, cell, survey)

@@ -88,7 +88,7 @@ rule warp_batch:
         "../../envs/data.yaml"
     params:
         config=run.config_path,
-        hash=lambda wildcards: run.group_hash(wildcards.cell, wildcards.survey),
+        hash=lambda wildcards: run.batch_hash(wildcards.cell, wildcards.survey),
     shell:
         "jaisp warp --config {params.config:q} --cell {wildcards.cell} "
         "--survey {wildcards.survey} --threads {threads} --log {log:q}"
@@ -120,8 +120,9 @@ rule publish:
         f"{run.results}/benchmarks/publish.tsv"
     conda:
         "../../envs/data.yaml"
+    threads: 16
     params:
         config=run.config_path,
         hash=run.hash("publish"),
     shell:
-        "jaisp publish --config {params.config:q} --log {log:q}"
+        "jaisp publish --config {params.config:q} --threads {threads} --log {log:q}"

@@ -83,15 +83,52 @@ rule embed_batch:
         "--survey {wildcards.survey} --threads {threads} --log {log:q}"
 
 
-rule embed:
+rule embed_basis:
     input:
         expand(run.receipt("embed/{cell}.{survey}"), cell=run.cells, survey=run.surveys),
+    output:
+        run.receipt("maps/basis"),
+    log:
+        f"{run.results}/logs/embed.basis.log",
+    benchmark:
+        f"{run.results}/benchmarks/embed.basis.tsv"
+    conda:
+        "../../envs/train.yaml"
+    params:
+        config=run.config_path,
+        hash=run.hash("embed"),
+    shell:
+        "jaisp embed --config {params.config:q} --basis --log {log:q}"
+
+
+rule map_batch:
+    input:
+        rules.embed_basis.output,
+    output:
+        run.receipt("maps/{cell}.{survey}"),
+    log:
+        f"{run.results}/logs/maps.{{cell}}.{{survey}}.log",
+    benchmark:
+        f"{run.results}/benchmarks/maps.{{cell}}.{{survey}}.tsv"
+    wildcard_constraints:
+        cell="[a-z0-9]+",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        config=run.config_path,
+        hash=run.hash("embed"),
+    shell:
+        "jaisp embed --config {params.config:q} --maps --cell {wildcards.cell} "
+        "--survey {wildcards.survey} --log {log:q}"
+
+
+rule embed:
+    input:
+        expand(run.receipt("maps/{cell}.{survey}"), cell=run.cells, survey=run.surveys),
     output:
         run.receipt("embed/all"),
     log:
         f"{run.results}/logs/embed.log",
-    benchmark:
-        f"{run.results}/benchmarks/embed.tsv"
     conda:
         "../../envs/train.yaml"
     params:
