@@ -13,19 +13,20 @@ SIGMA, SOURCES = 20.0, 60
 
 
 def make_store(config: Config) -> Path:
-    """Publish a store of the config's field, of one cell; returns where it stands."""
-    (cell,) = cells(config)
+    """Publish a store of the config's field; returns where it stands."""
     path = config.results / "patches.zarr"
     rng = np.random.default_rng(0)
     for name, survey in config.surveys.items():
         (_, grid), pixels = config.grid(name), config.patch_pixels(name)
-        attributes = {"hash": group_hash(config, name, cell)}
-        with GroupWriter(
-            path / cell.name / name, survey.bands, pixels, len(cell), grid, attributes=attributes
-        ) as group:
-            for row in range(len(cell)):
-                group.write(row, planes(rng, len(survey.bands), pixels))
-            group.finish(np.ones((len(survey.bands), 2), np.float32))
+        for cell in cells(config):
+            attributes = {"hash": group_hash(config, name, cell)}
+            group_path = path / cell.name / name
+            with GroupWriter(
+                group_path, survey.bands, pixels, len(cell), grid, attributes=attributes
+            ) as group:
+                for row in range(len(cell)):
+                    group.write(row, planes(rng, len(survey.bands), pixels))
+                group.finish(np.ones((len(survey.bands), 2), np.float32))
     publish(config)
     return path
 

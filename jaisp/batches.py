@@ -56,7 +56,8 @@ def cell_receipts(
             if not path.is_file():
                 continue
             content = read_json(path)
-            by_cell = content.get("cells", {name: content})
+            # A block of which the sky holds one cell tells of it as that cell's own job would.
+            by_cell = content.get("cells") or {content.get("cell", name): content}
             found |= {(c.name, survey): by_cell[c.name] for c in batch if c.name in by_cell}
     return found
 

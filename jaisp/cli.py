@@ -77,9 +77,22 @@ def simulate(config: ConfigOption, log_file: LogOption = None) -> None:
 
 
 @app.command()
-def plan(config: ConfigOption, log_file: LogOption = None) -> None:
+def plan(
+    config: ConfigOption,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Only foresee files, bytes and hours; asks no archive."),
+    ] = False,
+    log_file: LogOption = None,
+) -> None:
     """Find the tiles that cover the sky of the config."""
     run = _start(config, log_file)
+    if estimate:
+        from jaisp.estimate import estimate as foresee
+        from jaisp.estimate import show
+
+        show(run.run, foresee(run))
+        return
     from jaisp.plan import plan as stage
 
     write_receipt(run, "plan", "all", stage(run))

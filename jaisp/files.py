@@ -76,21 +76,22 @@ def read_json(path: Path | str) -> Any:
 
 def sha256(path: Path | str) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits."""
-    with Path(path).open("rb") as handle:
+    with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def folder_sha256(path: Path) -> str:
     """One SHA-256 over the names and bytes of every file below a folder."""
     total = hashlib.sha256()
+    top = str(path)
     # By the parts of the names, not by their text: a folder comes before what stands beside it.
     names = [
-        (*Path(folder).relative_to(path).parts, name)
-        for folder, _, files in os.walk(path)
+        (*folder[len(top) :].split(os.sep)[1:], name)
+        for folder, _, files in os.walk(top)
         for name in files
     ]
     for name in sorted(names):
-        total.update(f"{'/'.join(name)} {sha256(path.joinpath(*name))}\n".encode())
+        total.update(f"{'/'.join(name)} {sha256(os.path.join(top, *name))}\n".encode())
     return total.hexdigest()
 
 

@@ -8,14 +8,14 @@ A&A 395, 1077, section 5.1.3).
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from astropy_healpix import HEALPix
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from jaisp.config import Config
 from jaisp.config.geometry import Moc, Region
@@ -54,7 +54,7 @@ class Cell:
         ra: float,
         dec: float,
         patch_arcsec: float,
-        centres: Float[np.ndarray, "patch 2"] | Callable[[], Float[np.ndarray, "patch 2"]],
+        centres: Float[np.ndarray, "patch 2"] | Callable[[], "Centres"],
         whole: bool = False,
         moves: Float[np.ndarray, "patch 3"] | None = None,
     ) -> None:
@@ -69,7 +69,7 @@ class Cell:
     @property
     def centres(self) -> Float[np.ndarray, "patch 2"]:
         """Patch centres on the plane, arcsec (x, y)."""
-        return self._centres() if callable(self._centres) else self._centres
+        return self._centres().plane if callable(self._centres) else self._centres
 
     def __len__(self) -> int:
         return len(self.centres)
@@ -81,7 +81,17 @@ class Cell:
 
     def sky_centres(self) -> tuple[Float[np.ndarray, " patch"], Float[np.ndarray, " patch"]]:
         """Right ascension and declination of the patch centres, degrees."""
+        if callable(self._centres):
+            return self._centres().ra, self._centres().dec
         return plane_radec(self, self.centres[:, 0], self.centres[:, 1])
+
+
+class Centres(NamedTuple):
+    """Where the patches of a cell lie: arcsec on its plane (x, y), and on the sky, degrees."""
+
+    plane: Float[np.ndarray, "patch 2"]
+    ra: Float[np.ndarray, " patch"]
+    dec: Float[np.ndarray, " patch"]
 
 
 def plane_wcs(cell: Cell, grid_arcsec: float, x0: float, y0: float, shape: tuple) -> WCS:
@@ -217,7 +227,8 @@ def _healpix_cells(config: Config, order: int) -> list[Cell]:
     middles = healpix.healpix_to_skycoord(candidates)
     inside = coverage.holds_pixels(healpix, candidates)
     patch_arcsec = config.patch.arcsec
-    found, cut = [], []
+    found: list[Cell] = []
+    cut: list[Cell] = []
     for index, ra, dec, whole in zip(
         candidates, middles.ra.deg.tolist(), middles.dec.deg.tolist(), inside, strict=True
     ):
@@ -245,11 +256,9 @@ def _held_parts(coverage: "_Coverage", cut: list[Cell]) -> Iterator[Cell]:
                 yield Cell(cell.name, cell.ra, cell.dec, cell.patch_arcsec, centres, whole=whole)
 
 
-# Of a wide sky only the cells at hand are kept: all of them would fill memory.
-@lru_cache(maxsize=128)
-def _pixel_patches(
-    order: int, index: int, ra: float, dec: float, patch_arcsec: float
-) -> Float[np.ndarray, "patch 2"]:
+# 30 MB at most: of a wide sky only the cells at hand are kept.
+@lru_cache(maxsize=1024)
+def _pixel_patches(order: int, index: int, ra: float, dec: float, patch_arcsec: float) -> Centres:
     """All patches whose centres lie in a HEALPix pixel, on the plane at its middle."""
     healpix = HEALPix(nside=2**order, order="nested")
     reach = int(np.ceil(_pixel_reach(order) / patch_arcsec)) + 1
@@ -257,9 +266,10 @@ def _pixel_patches(
     y, x = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
     lon, lat = plane_radec(Cell("", ra, dec, patch_arcsec, np.zeros((0, 2))), x, y)
     inside = healpix.lonlat_to_healpix(lon * u.deg, lat * u.deg) == index
-    centres = np.stack([x[inside], y[inside]], axis=1)
-    centres.flags.writeable = False
-    return centres
+    found = Centres(np.stack([x[inside], y[inside]], axis=1), lon[inside], lat[inside])
+    for shared in found:
+        shared.flags.writeable = False
+    return found
 
 
 @cache
@@ -437,52 +447,38 @@ def _separated(
     """Take patches out of every split that come within 3″ of a patch of a stronger split."""
     from scipy.spatial import cKDTree  # slow to import, and planning has no use for it
 
-    side = max(cell.patch_arcsec for cell in sky_cells)
     # Squares of any orientation stay apart when their circumscribed circles do.
+    side = max(cell.patch_arcsec for cell in sky_cells)
     reach = (np.sqrt(2) * side + SEPARATION_ARCSEC) * ARCSEC * 1.01
     middles = _vectors(*np.array([(cell.ra, cell.dec) for cell in sky_cells]).T)
     # From a cell's middle to its farthest patch; on the plane it is no nearer than on the sky.
     radii = np.array([np.hypot(*cell.centres.T).max() for cell in sky_cells]) * ARCSEC
     near = cKDTree(middles).query_ball_point(middles, radii + radii.max() + reach)
+
+    @lru_cache(maxsize=64)
+    def on_sky(number: int) -> Float[np.ndarray, "patch 3"]:
+        return _vectors(*sky_cells[number].sky_centres())
+
     for strong in (TEST, VALIDATION):
-        held_out = [(assigned[cell.name] == strong).any() for cell in sky_cells]
+        held_out = [np.flatnonzero(assigned[cell.name] == strong) for cell in sky_cells]
         for number, cell in enumerate(sky_cells):
             split = assigned[cell.name]
             weaker = np.flatnonzero((split != NONE) & (split < strong))
-            others = [sky_cells[k] for k in near[number] if held_out[k]]
-            if len(weaker) and others:
-                chosen = {o.name: np.flatnonzero(assigned[o.name] == strong) for o in others}
-                split[weaker[_touched(cell, weaker, others, chosen, reach)]] = NONE
+            others = [k for k in near[number] if len(held_out[k])] if len(weaker) else []
+            touched = np.zeros(len(weaker), bool)
+            for other in others:
+                theirs = held_out[other]
+                if other == number:
+                    # Of one lattice: neighbours are those whose sides or corners meet.
+                    tree, own = cKDTree(cell.centres[theirs]), cell.centres[weaker]
+                    apart, _ = tree.query(own, p=np.inf)
+                    touched |= apart < cell.patch_arcsec + SEPARATION_ARCSEC
+                else:
+                    tree, own = cKDTree(on_sky(other)[theirs]), on_sky(number)[weaker]
+                    apart, _ = tree.query(own, distance_upper_bound=reach)
+                    touched |= np.isfinite(apart)
+            split[weaker[touched]] = NONE
     return assigned
-
-
-def _touched(
-    cell: Cell,
-    rows: Int[np.ndarray, " patch"],
-    others: list[Cell],
-    their_rows: dict[str, Int[np.ndarray, " other"]],
-    reach: float,
-) -> Bool[np.ndarray, " patch"]:
-    """Which patches of a cell come within 3″ of some patches of it or of other cells."""
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(_patch_vectors(cell)[rows])
-    apart_arcsec = cell.patch_arcsec + SEPARATION_ARCSEC
-    touched = np.zeros(len(rows), bool)
-    for other in others:
-        theirs = their_rows[other.name]
-        found = cKDTree(_patch_vectors(other)[theirs]).query_ball_tree(tree, reach)
-        pairs = np.repeat(theirs, [len(own) for own in found])
-        own = np.array([k for each in found for k in each], int)
-        if other is cell:
-            apart = np.abs(cell.centres[rows[own]] - cell.centres[pairs]).max(axis=1, initial=0.0)
-            own = own[apart < apart_arcsec]
-        touched[own] = True
-    return touched
-
-
-def _patch_vectors(cell: Cell) -> Float[np.ndarray, "patch 3"]:
-    return _vectors(*cell.sky_centres())
 
 
 def _vectors(ra: np.ndarray, dec: np.ndarray) -> Float[np.ndarray, "position 3"]:

@@ -12,6 +12,7 @@ from zarr.codecs import BytesCodec, ZstdCodec
 
 from jaisp.config import Config
 from jaisp.embedding.kept import read_note, tokens_origin, write_note
+from jaisp.embedding.layout import MOST_FILES, WINDOW
 from jaisp.embedding.mosaic import Mosaic, signal_to_noise
 from jaisp.embedding.windows import embed_rows
 from jaisp.errors import UserError
@@ -22,9 +23,6 @@ from jaisp.sky import Cell
 from jaisp.store.reader import Store, open_store
 
 log = logging.getLogger(__name__)
-
-# Tokens along a window, and along a chunk of the token grid.
-WINDOW = 32
 
 
 def embeddings_path(config: Config) -> Path:
@@ -166,11 +164,14 @@ def _signal_row(mosaic: Mosaic, y: int, rows: int) -> np.ndarray:
 
 def _create(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
     dimensions = ("dimension", "y", "x")[-len(shape) :]
+    rows, columns = (-(-length // WINDOW) for length in shape[-2:])
+    row = (*shape[:-2], WINDOW, WINDOW * columns)
     return group.create_array(
         name,
         shape=shape,
         dtype=dtype,
         chunks=(*shape[:-2], min(WINDOW, shape[-2]), min(WINDOW, shape[-1])),
+        shards=row if rows * columns > MOST_FILES else None,
         dimension_names=dimensions,
         fill_value=np.nan,
         filters=None,

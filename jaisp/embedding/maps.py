@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from jaisp.config import Config
 from jaisp.embedding.kept import map_origin, read_note, write_note
+from jaisp.embedding.layout import COMPONENTS
 from jaisp.embedding.mosaic import Mosaic
 from jaisp.embedding.picture import colour_bands, component_rgb, image_rgb, save_png, shrink
 from jaisp.errors import UserError
@@ -36,7 +37,6 @@ from jaisp.store.reader import Store, open_store
 
 log = logging.getLogger(__name__)
 
-COMPONENTS = 8
 # Colours need no more sky, and one thread half a minute for a cell of 256 dimensions at 0.8″.
 BASIS_CELLS = 32
 SOURCE_SNR = 5.0
