@@ -481,7 +481,7 @@ def _separated(
     return assigned
 
 
-def _vectors(ra: np.ndarray, dec: np.ndarray) -> Float[np.ndarray, "position 3"]:
+def _vectors(ra: np.ndarray, dec: np.ndarray) -> Float[np.ndarray, "*position 3"]:
     """Unit vectors of positions, degrees."""
     ra, dec = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

@@ -8,7 +8,7 @@ import torch
 
 from jaisp.config import Config, group_hash, parse_config
 from jaisp.model import Architecture, Model, SurveyPixels
-from jaisp.sky import cells
+from jaisp.sky import Cell, cells
 from jaisp.store.publish import publish
 from jaisp.store.writer import GroupWriter, PatchPlanes
 
@@ -30,6 +30,22 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         },
     }
     return parse_config(content, tmp_path / "small.yaml")
+
+
+def fill_cell(config: Config, cell: Cell, survey: str, bands: list[str]) -> None:
+    """Write a group of noise and one bright blob a patch."""
+    generator = np.random.default_rng(len(cell))
+    _, grid = config.grid(survey)
+    pixels = config.patch_pixels(survey)
+    path = config.results / "patches.zarr" / cell.name / survey
+    attributes = {"hash": group_hash(config, survey, cell)}
+    with GroupWriter(path, bands, pixels, len(cell), grid, "int16", attributes) as group:
+        for row, centre in enumerate(cell.centres):
+            planes = _patch(
+                centre, centre[None], np.array([200.0]), len(bands), pixels, grid, generator
+            )
+            group.write(row, planes)
+        group.finish(np.ones((len(bands), 2), np.float32))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The stage: token grids, components and pictures of a small published store."""
 
+import shutil
+
 import numpy as np
 import pytest
 import zarr
@@ -7,12 +9,16 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from PIL import Image
 
-from jaisp.embedding import embed_cell, embed_maps
+import jaisp.embedding.cell as cell_module
+from jaisp.config import parse_config
+from jaisp.embedding import draw_maps, embed_cell, embed_cells, embed_maps, fit_maps
 from jaisp.embedding.maps import TokenGrid, fit_basis, read_basis, token_grids
 from jaisp.errors import UserError
 from jaisp.files import folder_sha256
 from jaisp.model import save_model
 from jaisp.sky import cells
+from jaisp.store.publish import publish
+from tests.embedding.conftest import SURVEYS, fill_cell
 
 
 @pytest.fixture
@@ -110,3 +116,94 @@ def test_what_is_missing_is_named(embedded, config):
 def test_maps_before_tokens_is_a_plain_error(published):
     with pytest.raises(UserError, match="nothing embedded yet"):
         embed_maps(published)
+
+
+@pytest.fixture
+def many_cells(config, model):
+    """Three cells of two surveys, published, with a model."""
+    sky = {"ra": 53.1, "dec": -28.1, "width_arcmin": 3.0, "height_arcmin": 3.0}
+    wide = config.model_dump(mode="json") | {"sky": [sky], "cell_order": 10, "run": "wide"}
+    wide = parse_config(wide, config.data / "wide.yaml")
+    for cell in cells(wide):
+        for survey, (bands, _) in SURVEYS.items():
+            fill_cell(wide, cell, survey, bands)
+    publish(wide)
+    save_model(model, wide.results / "model", "")
+    return wide
+
+
+def written(config):
+    folders = (config.results / "embeddings.zarr", config.results / "maps")
+    return {str(f): f.read_bytes() for d in folders for f in sorted(d.rglob("*")) if f.is_file()}
+
+
+def test_bytes_do_not_depend_on_jobs_threads_or_where_one_was_killed(many_cells, monkeypatch):
+    config = many_cells
+    names = [cell.name for cell in cells(config)]
+    assert len(names) == 3
+    for survey in config.surveys:
+        embed_cells(config, names, survey, threads=1)
+    receipt = embed_maps(config)
+    expected = written(config)
+
+    for folder in ("embeddings.zarr", "maps", ".tokens", ".maps"):
+        shutil.rmtree(config.results / folder)
+    for name in reversed(names):
+        for survey in config.surveys:
+            embed_cell(config, name, survey, threads=3)
+    assert embed_maps(config) == receipt
+    assert written(config) == expected
+
+    # Killed while it wrote a group: it had no note, and half of its files.
+    (config.results / ".tokens" / f"{names[1]}.rubin.json").unlink()
+    shutil.rmtree(config.results / "embeddings.zarr" / names[1] / "rubin" / "tokens")
+    (config.results / "maps" / f"{names[2]}_euclid.png").unlink()
+    made = []
+    write = cell_module._write
+    monkeypatch.setattr(cell_module, "_write", lambda *a: made.append(a[1].cell.name) or write(*a))
+    embed_cells(config, names, "rubin")
+    assert made == [names[1]]
+    assert embed_maps(config) == receipt
+    assert written(config) == expected
+
+
+def test_other_bytes_than_were_noted_are_made_anew(embedded, monkeypatch):
+    (cell,) = cells(embedded)
+    chunk = next((embedded.results / "embeddings.zarr/field/rubin/tokens/c").rglob("0"))
+    before = {f: f.read_bytes() for f in chunk.parent.rglob("*") if f.is_file()}
+    for file in before:
+        file.write_bytes(b"damage")
+    embed_cell(embedded, cell, "rubin")
+    assert {f: f.read_bytes() for f in before} == before
+
+
+def test_a_wide_grid_keeps_a_row_of_chunks_in_one_file(tmp_path):
+    group = zarr.create_group(tmp_path / "wide")
+    array = cell_module._create(group, "tokens", (2, 300, 330), "float16")
+    assert (array.chunks, array.shards) == ((2, 32, 32), (2, 32, 352))
+    values = np.arange(2 * 300 * 330, dtype=np.float16).reshape(2, 300, 330)
+    for y in range(0, 300, 32):
+        array[:, y : y + 32] = values[:, y : y + 32]
+    np.testing.assert_array_equal(zarr.open_group(tmp_path / "wide")["tokens"][...], values)
+    assert len([f for f in (tmp_path / "wide/tokens/c").rglob("*") if f.is_file()]) == 10
+    assert cell_module._create(group, "small", (2, 160, 160), "float16").shards is None
+
+
+def test_colours_of_a_wide_sky_are_fitted_to_some_cells(many_cells, monkeypatch):
+    names = [cell.name for cell in cells(many_cells)]
+    for survey in many_cells.surveys:
+        embed_cells(many_cells, names, survey)
+    assert fit_maps(many_cells)["cells"] == len(names)
+    monkeypatch.setattr("jaisp.embedding.maps.BASIS_CELLS", 2)
+    assert fit_maps(many_cells)["cells"] == 2
+    assert len(embed_maps(many_cells)["maps"]) == 2 * len(names)
+
+
+def test_maps_want_tokens_and_colours(many_cells):
+    names = [cell.name for cell in cells(many_cells)]
+    with pytest.raises(UserError, match="run `jaisp embed --basis` first"):
+        draw_maps(many_cells, names, "rubin")
+    embed_cells(many_cells, names[:1], "rubin")
+    fit_maps(many_cells)
+    with pytest.raises(UserError, match=f"no {names[1]}/rubin; run its embedding"):
+        draw_maps(many_cells, names, "rubin")

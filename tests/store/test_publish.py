@@ -2,10 +2,13 @@
 
 import itertools
 import json
+import pickle
 import shutil
 
 import numpy as np
 import pytest
+import xarray
+import zarr
 from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from jaisp.config import group_hash
 from jaisp.errors import UserError
 from jaisp.files import folder_sha256, write_receipt
 from jaisp.sky import Cell, cells, plane_radec, splits
+from jaisp.store.index import Index
 from jaisp.store.publish import publish
 from jaisp.store.reader import open_store
 from tests.store.groups import fill_store, realistic_planes, small_config, write_group
@@ -277,3 +281,73 @@ def test_no_sky_is_in_two_splits_with_a_held_out_region(dx, dy, size):
     sky_cells = cells(config)
     split = splits(config, sky_cells)
     assert_splits_are_apart(sky_cells, split)
+
+
+def test_receipts_of_blocks_are_compared(store, monkeypatch):
+    monkeypatch.setattr("jaisp.batches.MOST_JOBS", 1)
+    config = small_config()
+    checksums = {name: folder_sha256(store / "field" / name) for name in config.surveys}
+    for name, told in checksums.items():
+        receipt = {"cell": "field", "survey": name, "sha256": told}
+        write_receipt(config, "warp", f"field.{name}", receipt)
+    receipt = publish(config, threads=3)
+    assert {n: receipt["groups"][f"field/{n}"]["sha256"] for n in checksums} == checksums
+    chunk = next(p for p in (store / "field/rubin/noise/c").rglob("*") if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    refused(config, "field/rubin: not the bytes that its warp.s receipt tells of")
+
+
+def test_a_store_of_many_cells_is_read_without_metadata_in_its_root(store, monkeypatch):
+    publish(small_config())
+    before = open_store(store)[3]["rubin"].flux
+    monkeypatch.setattr("jaisp.store.publish.MOST_CONSOLIDATED", 0)
+    publish(small_config())
+    assert "consolidated_metadata" not in json.loads((store / "zarr.json").read_text())
+    np.testing.assert_array_equal(open_store(store)[3]["rubin"].flux, before)
+    assert zarr.open_group(store, mode="r")["field/rubin/flux"].shape[0] == 16
+    dataset = xarray.open_zarr(store, group="field/rubin", consolidated=False)
+    assert dataset.sizes["patch"] == 16
+
+
+def test_the_index_is_the_same_in_chunks(store, monkeypatch):
+    publish(small_config())
+    whole = open_store(store).index
+    columns = ("cell", "row", "ra", "dec", "x", "y", "split")
+    expected = {name: getattr(whole, name) for name in columns}
+    for chunk in (1, 5, 16, 100):
+        monkeypatch.setattr("jaisp.store.publish.CHUNK", chunk)
+        publish(small_config())
+        index = open_store(store).index
+        assert index._array("ra").chunks == (min(chunk, 16),)
+        for name in columns[1:]:
+            np.testing.assert_array_equal(index.part(name, 3, 12), expected[name][3:12])
+        assert [index.cell_of(number) for number in (0, 15)] == ["field", "field"]
+        for name in columns:
+            np.testing.assert_array_equal(getattr(index, name), expected[name])
+
+
+def test_a_patch_is_read_without_the_whole_index(store, monkeypatch):
+    monkeypatch.setattr("jaisp.store.publish.CHUNK", 4)
+    publish(small_config())
+
+    def refuse(self, name):
+        raise AssertionError(f"all of {name} was read")
+
+    monkeypatch.setattr(Index, "_whole", refuse)
+    monkeypatch.setattr("jaisp.store.index.MOST_CHUNKS", 2)
+    opened = pickle.loads(pickle.dumps(open_store(store)))
+    patch = opened[9]
+    assert (patch.name, patch.split) == (opened["field/9"].name, opened["field/9"].split)
+    assert np.isfinite(patch["rubin"].wcs.wcs.crval).all()
+    assert len(opened.index._chunks) <= 2
+    with pytest.raises(AssertionError, match="all of ra"):
+        opened.index.ra  # noqa: B018
+
+
+def test_an_index_that_tells_of_other_cells_is_damaged(store):
+    publish(small_config())
+    root = json.loads((store / "zarr.json").read_text())
+    root["attributes"]["cells"]["other"] = {"ra": 0.0, "dec": 0.0}
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(UserError, match=r"index: damaged; publish the store again"):
+        open_store(store)[0].cell  # noqa: B018

@@ -70,5 +70,6 @@ class Workflow:
         known = (
             "simulate plan fetch fetch_batch warp warp_batch publish inject train embed embed_batch"
         )
+        known += " embed_basis map_batch"
         names = {*known.split(), "evaluate_batch", "evaluate", "report"}
         return {line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in names}

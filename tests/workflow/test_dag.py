@@ -19,7 +19,10 @@ from tests.workflow.conftest import TWO_PATCHES, Workflow
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
-AFTER_TRAIN = {"train", "embed_batch", "embed", "evaluate_batch", "evaluate", "report"}
+AFTER_TRAIN = {
+    *("train", "embed_batch", "embed_basis", "map_batch", "embed"),
+    *("evaluate_batch", "evaluate", "report"),
+}
 AFTER_PUBLISH = {"inject", *AFTER_TRAIN}
 
 
