@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test fast-test lint real real-wide ruler ablations drill drill-writers bench-warp bench-store \
         bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound bench-train \
-        bench-fetch figures clean
+        bench-fetch bench-publish bench-rates drill-embed figures clean
 
 run: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
@@ -60,6 +60,10 @@ drill: .venv/test.stamp
 drill-writers: .venv/test.stamp
 	$(BIN)/python benchmarks/writer_drill.py --kills $(WRITER_KILLS)
 
+# Token grids and maps are the same bytes whatever workers, threads and kills made them.
+drill-embed: .venv/test.stamp
+	$(BIN)/python benchmarks/embed_drill.py --kills $(KILLS) --out docs/embed_drill.json
+
 # Resampling and the warp stage against their peers (SWarp where it is installed).
 bench-warp: .venv/test.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/warp.py --out docs/benchmarks/warp.json
@@ -72,7 +76,16 @@ bench-store: .venv/test.stamp
 bench-scaling: .venv/test.stamp
 	$(BIN)/python benchmarks/scaling.py --out docs/benchmarks/scaling.json
 
-# A dry run over 10⁶ patches.
+# Publishing and opening a store of 10⁴ to 10⁶ tiny patches: seconds and memory.
+bench-publish: .venv/test.stamp
+	$(BIN)/python benchmarks/publish.py --out docs/benchmarks/publish.json
+
+# The rates of `jaisp plan --estimate`: all stages, and encoders on this machine's GPU or else its CPU.
+bench-rates: .venv/test.stamp
+	$(BIN)/python benchmarks/rates.py stages
+	$(BIN)/python benchmarks/rates.py encoders
+
+# A dry run over 10³ and 10⁴ cells.
 bench-plan: .venv/test.stamp
 	$(BIN)/python benchmarks/plan.py --out docs/benchmarks/plan.json
 

@@ -16,15 +16,18 @@ from jaisp.archives.files import local_files
 from jaisp.archives.table import read_tiles, tile_planes, tiles_path
 from jaisp.batches import cell_batches
 from jaisp.config import Config
+from jaisp.config.evaluate import PARTS
 from jaisp.embedding.layout import COMPONENTS, MOST_FILES, WINDOW
+from jaisp.fetch import BATCHES
 from jaisp.inject.names import sky_names
 from jaisp.sampling import evenly
 from jaisp.sky import Cell, cells
 from jaisp.store.layout import patches_per_shard
+from jaisp.transfer.address import is_address
 
-SAMPLED = 16  # cells whose patches are counted, for the mean of all
+SAMPLED = 48  # cells whose patches are counted, for the mean of all
 PLANES = 3  # flux, noise, mask: a shard of each
-SMALL_FILES = 15  # of a group: metadata, tables, the cell's, the warp's note
+SMALL_FILES = 14  # of a group beside its shards: metadata and tables
 HOUR = 3600.0
 
 
@@ -156,29 +159,31 @@ def _rows(
     if tile_megapixels:
         made = tile_megapixels * 1e6 * sizes["tile_pixel"]
         bands = sum(len(s.bands) for s in config.surveys.values() if s.archive.kind == "simulated")
-        tiles = bands * config.simulate.tiles_per_side**2 * len(_regions(config.sky))
+        tiles = float(bands * config.simulate.tiles_per_side**2 * len(_regions(config.sky)))
         yield Row("simulate", 1, tiles, made, hours("simulate", 1, tile_megapixels))
     told = _download(config, notes)
-    fetched = None if told is None else told + tile_megapixels * 1e6 * sizes["tile_pixel"]
-    verifying = None if fetched is None else hours("fetch", 4, fetched / 1e9)
-    yield Row("fetch", 4, 0, told, verifying)
+    here = sum(path.stat().st_size for path in local_files(config) if path.is_file())
+    here += tile_megapixels * 1e6 * sizes["tile_pixel"]
+    verifying = None if told is None else hours("fetch", BATCHES, (told + here) / 1e9)
+    yield Row("fetch", BATCHES, 0.0, told, verifying)
     stored = amounts.megapixels * 1e6 * sizes["store_pixel"]
-    yield Row("warp", jobs, amounts.store_files, stored, hours("warp", jobs, amounts.megapixels))
-    yield Row("publish", 1, len(sky.cells), 0, hours("publish", 1, stored / 1e9))
+    in_store = amounts.store_files + amounts.groups  # and a note of each group
+    yield Row("warp", jobs, in_store, stored, hours("warp", jobs, amounts.megapixels))
+    yield Row("publish", 1, float(len(sky.cells)), 0.0, hours("publish", 1, stored / 1e9))
     injected = hours("inject", amounts.skies, amounts.injected)
     kept = amounts.injected * 1e6 * sizes["store_pixel"]
-    yield Row("inject", amounts.skies, 0, kept, injected)
+    yield Row("inject", amounts.skies, 0.0, kept, injected)
     for device, name in (("cpu", "core"), ("gpu", "GPU")):
         notes.append(_encoders_measured_on(config, rates, device, name))
     cpu, gpu = (_encoders(config, rates, device) for device in ("cpu", "gpu"))
-    yield Row("train", 1, 0, 0, *_hours(cpu, gpu, "train", amounts.trained))
+    yield Row("train", 1, 0.0, 0.0, *_hours(cpu, gpu, "train", amounts.trained))
     vectors = amounts.tokens * config.model.dimensions * 2 * sizes["token_byte"]
     embedded = _hours(cpu, gpu, "embed", amounts.megapixels)
     yield Row("embed", jobs, amounts.grid_files + 4 * amounts.groups, vectors, *embedded)
     drawn = amounts.grid_tokens * (4 * COMPONENTS + sizes["picture_token"])
     drawing = hours("maps", jobs + 1, amounts.grid_tokens / 1e6)
-    yield Row("maps", jobs, 4 * amounts.groups, drawn, drawing)
-    yield Row("evaluate", 5, 0, 0, hours("evaluate", 5, amounts.evaluated))
+    yield Row("maps", jobs, 4.0 * amounts.groups, drawn, drawing)
+    yield Row("evaluate", len(PARTS), 0.0, 0.0, hours("evaluate", len(PARTS), amounts.evaluated))
 
 
 def simulated_megapixels(config: Config) -> float:
@@ -193,19 +198,18 @@ def simulated_megapixels(config: Config) -> float:
 
 
 def _download(config: Config, notes: list[str]) -> float | None:
-    """Bytes of the tiles that a plan of this run told of, and of images at hand."""
-    there = sum(path.stat().st_size for path in local_files(config) if path.is_file())
+    """Bytes that come over a network, as far as a plan of this run told of them."""
     far = [n for n, s in config.surveys.items() if s.archive.kind not in ("files", "simulated")]
-    if not far:
-        return float(there)
     if not tiles_path(config).is_file():
-        notes.append(f"fetch: what {', '.join(far)} would bring is known after `jaisp plan`.")
-        return None
+        if far:
+            notes.append(f"fetch: what {', '.join(far)} would bring is known after `jaisp plan`.")
+        return None if far else 0.0
     planes = {p.path: p for t in read_tiles(config) for p in tile_planes(t).values()}
-    unknown = sum(not (plane.bytes or plane.estimate) for plane in planes.values())
+    brought = [plane for path, plane in planes.items() if is_address(path)]
+    unknown = sum(not (plane.bytes or plane.estimate) for plane in brought)
     if unknown:
-        notes.append(f"fetch: {unknown} of {len(planes)} files are of a size that nobody tells.")
-    return float(sum(plane.bytes or plane.estimate for plane in planes.values()))
+        notes.append(f"fetch: {unknown} of {len(brought)} files are of a size that nobody tells.")
+    return float(sum(plane.bytes or plane.estimate for plane in brought))
 
 
 def _encoders(config: Config, rates: dict[str, Any], device: str) -> dict[str, Any] | None:
