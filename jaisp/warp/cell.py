@@ -29,7 +29,7 @@ from jaisp.warp.kept import kept_receipt, made_from, note_receipt
 from jaisp.warp.overlap import Planes, combine
 from jaisp.warp.pixel_map import PixelMap, pixel_map
 from jaisp.warp.planes import warp_tile
-from jaisp.warp.reach import geometry, is_near, part_needed, rows_near
+from jaisp.warp.reach import geometry, part_needed, rows_near, tiles_near
 from jaisp.warp.scratch import Scratch
 from jaisp.warp.sky_noise import background_noise
 from jaisp.warp.tile import TileReader
@@ -78,7 +78,7 @@ def warp(
     """
     fetched = read_tiles(config, fetched=True) if tiles is None else tiles
     # A tile elsewhere has no say in a cell: it is neither opened nor noted.
-    tiles = [tile for tile in fetched if tile.survey == survey and is_near(tile, cell)]
+    tiles = tiles_near([tile for tile in fetched if tile.survey == survey], cell)
     final = config.results / "patches.zarr" / cell.name / survey
     origin = made_from(config, cell, survey, tiles)
     kept = kept_receipt(config, cell, survey, origin, final)

@@ -1,5 +1,7 @@
 """Which patches of a cell a tile may reach, and which part of the tile they need."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from astropy.coordinates import angular_separation
 
@@ -14,17 +16,23 @@ OUTLINE_POINTS = 33
 HALO = 16
 
 
-def is_near(tile: Tile, cell: Cell) -> bool:
-    """Whether a tile may reach a cell, by its footprint: true where that isn't known."""
-    if tile.footprint is None:
-        return True
-    ra, dec, reach = tile.footprint
-    # Most tiles of a wide survey are far away: one distance tells.
-    extent = np.hypot(*cell.centres.T).max() + 2 * cell.patch_arcsec
-    away = angular_separation(*np.radians([cell.ra, cell.dec, ra, dec]))
-    if np.degrees(away) * 3600 > extent + reach:
-        return False
-    return _rows_within(ra, dec, reach, cell).size > 0
+def tiles_near(tiles: Sequence[Tile], cell: Cell) -> list[Tile]:
+    """The tiles that may reach a cell, by their footprints, and those of which none is known."""
+    unknown = (np.nan,) * 3
+    ra, dec, reach = np.array([tile.footprint or unknown for tile in tiles]).reshape(-1, 3).T
+    # Most tiles of a wide survey are far away: one distance tells, of all of them at once.
+    away = angular_separation(*np.radians([cell.ra, cell.dec]), *np.radians([ra, dec]))
+    far = np.degrees(away) * 3600 > _extent(cell) + reach
+    return [
+        tile
+        for tile, out in zip(tiles, far, strict=True)
+        if tile.footprint is None or (not out and _rows_within(*tile.footprint, cell).size)
+    ]
+
+
+def _extent(cell: Cell) -> float:
+    """Arcsec from a cell's middle beyond which none of it lies."""
+    return float(np.hypot(*cell.centres.T).max() + 2 * cell.patch_arcsec)
 
 
 def rows_near(reader: TileReader, cell: Cell) -> frozenset[int]:

@@ -8,7 +8,7 @@ import pytest
 from jaisp.config import load_config
 from jaisp.sky import cells, footprint, patch_wcs
 from jaisp.warp.pixel_map import pixel_map
-from jaisp.warp.reach import is_near, part_needed, rows_near
+from jaisp.warp.reach import part_needed, rows_near, tiles_near
 from tests.configs import CENTRE, small_config, write_config
 from tests.warp.images import open_tile, tan_wcs, write_tile
 
@@ -50,10 +50,12 @@ def test_a_tile_elsewhere_is_not_near(tmp_path, cell):
     tile = a_tile(tmp_path / "t.fits", 20.0)
     circle = footprint(open_tile(tile).wcs, (700, 700))
     assert circle[2] == pytest.approx(70 / 2**0.5, rel=1e-3)
-    assert is_near(replace(tile, footprint=circle), cell)
-    assert is_near(tile, cell)  # not known
-    for shift in (0.05, 60.0, 180.0):
-        away = (CENTRE[0] + shift, CENTRE[1], circle[2])
-        assert not is_near(replace(tile, footprint=away), cell)
-    beside = (CENTRE[0] + 0.02, CENTRE[1], circle[2])
-    assert is_near(replace(tile, footprint=beside), cell)
+    there = replace(tile, footprint=circle)
+    beside = replace(tile, footprint=(CENTRE[0] + 0.02, CENTRE[1], circle[2]))
+    away = [
+        replace(tile, footprint=(CENTRE[0] + shift, CENTRE[1], circle[2]))
+        for shift in (0.05, 60.0, 180.0)
+    ]
+    unknown = replace(tile, footprint=None)
+    assert tiles_near([there, *away, unknown, beside], cell) == [there, unknown, beside]
+    assert tiles_near(away, cell) == tiles_near([], cell) == []
