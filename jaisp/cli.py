@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,8 @@ import typer
 
 from jaisp import __version__
 from jaisp.config import Config, load_config
-from jaisp.errors import STOPPED, LostProcessError, StoppedError, UserError
+from jaisp.disk import disk_error
+from jaisp.errors import LAUNCHED, LOST, STOPPED, LostProcessError, StoppedError, UserError
 from jaisp.files import batch_receipt, locked, partial_dir, write_problems, write_receipt
 
 if TYPE_CHECKING:
@@ -48,18 +50,26 @@ def main() -> None:
         _tell(logging.ERROR, error)
         sys.exit(2)
     except LostProcessError as error:
+        if LAUNCHED in os.environ and "RANK" in os.environ:
+            sys.exit(LOST)
         _tell(logging.ERROR, error)
         sys.exit(1)
     except StoppedError as error:
         if _is_first():
             _tell(logging.WARNING, error)
         sys.exit(STOPPED)
+    except Exception as error:
+        message = disk_error(error)
+        if message is None:
+            raise
+        _tell(logging.ERROR, message)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("jaisp: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 
-def _tell(level: int, error: Exception) -> None:
+def _tell(level: int, error: Exception | str) -> None:
     line = f"jaisp: {' '.join(str(error).split())}"
     if log.handlers:
         log.log(level, line)
@@ -73,7 +83,8 @@ def simulate(config: ConfigOption, log_file: LogOption = None) -> None:
     run = _start(config, log_file)
     from jaisp.simulate import simulate as stage
 
-    write_receipt(run, "simulate", "all", stage(run))
+    with locked(partial_dir(run) / "simulate.lock"):
+        write_receipt(run, "simulate", "all", stage(run))
 
 
 @app.command()
@@ -179,7 +190,8 @@ def publish(
     run = _start(config, log_file, threads)
     from jaisp.store.publish import publish as stage
 
-    write_receipt(run, "publish", "all", stage(run, threads or 1))
+    with locked(partial_dir(run) / "publish.lock"):
+        write_receipt(run, "publish", "all", stage(run, threads or 1))
 
 
 @app.command()
@@ -225,9 +237,11 @@ def train(
     run = _start(config, log_file, threads)
     from jaisp.train import train as stage
 
-    content = stage(run, threads=threads)
-    if _is_first():
-        write_receipt(run, "train", "all", content)
+    # A job whose Snakemake was killed may still be at it when the next one comes.
+    with locked(partial_dir(run) / "train.lock") if _is_first() else nullcontext():
+        content = stage(run, threads=threads)
+        if _is_first():
+            write_receipt(run, "train", "all", content)
 
 
 def _train_together(
@@ -427,6 +441,8 @@ def _log(log_file: Path | None, mode: str = "w") -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode=mode, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # Of a full disk the command tells, not each line that can't be added to the log there.
+    logging.raiseExceptions = False
     log.handlers.clear()
     for handler in handlers:
         log.addHandler(handler)

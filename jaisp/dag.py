@@ -24,6 +24,7 @@ from jaisp.config import (
 )
 from jaisp.config.evaluate import PARTS
 from jaisp.config.site import Site, read_site
+from jaisp.disk import disk_error
 from jaisp.errors import UserError
 from jaisp.fetch import BATCHES
 from jaisp.files import hold_run, write_text
@@ -122,6 +123,11 @@ def prepare(
             write_text(path, text)
     except UserError as error:
         end_with(str(error))
+    except OSError as error:
+        message = disk_error(error)
+        if message is None:
+            raise
+        end_with(message)
     return Run(config, sky_cells, cell_batches(sky_cells, len(config.surveys)))
 
 

@@ -33,6 +33,12 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        # Of a write that fails, as on a full disk, the system doesn't say in which file.
+        for cause in (error, error.__context__):
+            if isinstance(cause, OSError) and cause.errno and cause.filename is None:
+                cause.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

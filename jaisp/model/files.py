@@ -1,5 +1,7 @@
 """A model on disk: model.safetensors, config.json and README.md."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from jaisp.errors import UserError
-from jaisp.files import read_json, remove_folder, replace_folder, write_json, write_text
+from jaisp.files import (
+    read_json,
+    remove_folder,
+    replace_folder,
+    sha256,
+    write_json,
+    write_text,
+)
 from jaisp.model.model import Architecture, Model
 
 FORMAT = "jaisp-model-4"
+CHECKSUM = "sha256"
+REDO = "copy it again, or train it again (`snakemake -f train`)"
 
 
 def save_model(model: Model, path: Path | str, card: str) -> None:
@@ -24,7 +35,8 @@ def save_model(model: Model, path: Path | str, card: str) -> None:
     try:
         tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
         save_file(tensors, partial / "model.safetensors")
-        write_json(partial / "config.json", {"format": FORMAT, **model.config.model_dump()})
+        about = {"format": FORMAT, **model.config.model_dump(mode="json")}
+        write_json(partial / "config.json", about | {CHECKSUM: _checksum(partial, about)})
         write_text(partial / "README.md", card)
         replace_folder(partial, path)
     finally:
@@ -35,10 +47,11 @@ def load_model(path: Path | str) -> Model:
     """Read the model in the folder `path`, ready for use on the CPU.
 
     Its weights are frozen, so that tokens are plain arrays: `requires_grad_(True)` to train it on.
-    Raises UserError when the folder holds none, or one that this version can't read.
+    Raises UserError when the folder holds none, one that this version can't read, or a damaged one:
+    a byte that has flipped, in the weights or beside them, is found by their checksum.
     """
     path = Path(path)
-    content = _read_config(path)
+    content, written = _read_config(path)
     try:
         model = Model(Architecture(**content))
     except (ValidationError, KeyError) as error:
@@ -48,10 +61,21 @@ def load_model(path: Path | str) -> Model:
     except (OSError, SafetensorError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"{path}/model.safetensors: does not fit config.json: {detail}") from None
+    if written is not None and written != _checksum(path, {"format": FORMAT, **content}):
+        raise UserError(f"{path}: damaged: not the bytes that were written; {REDO}")
     return model.eval().requires_grad_(False)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _checksum(path: Path, about: dict[str, Any]) -> str:
+    """One SHA-256 of the weights and of what the config tells of them."""
+    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    total.update(sha256(path / "model.safetensors").encode())
+    return total.hexdigest()
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], str | None]:
+    """What the config tells, and the checksum: models of before there was one are taken as they
+    are."""
     try:
         content = read_json(path / "config.json")
     except OSError:
@@ -61,4 +85,4 @@ def _read_config(path: Path) -> dict[str, Any]:
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
         raise UserError(f"{path}/config.json: format {found!r}, expected {FORMAT!r}")
-    return content
+    return content, content.pop(CHECKSUM, None)

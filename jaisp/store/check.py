@@ -8,7 +8,7 @@ import zarr
 from jaxtyping import Bool, Float32
 
 from jaisp.config import Config, group_hash
-from jaisp.errors import UserError
+from jaisp.errors import UserError, reason
 from jaisp.files import folder_sha256, read_json
 from jaisp.sky import Cell
 from jaisp.store import layout
@@ -57,7 +57,7 @@ def _check_config(config: Config, path: Path, cell: Cell, survey: str, redo: str
         made_with = read_json(path / "zarr.json")["attributes"].get("hash")
         shape = tuple(read_json(path / "flux" / "zarr.json")["shape"])
     except Exception as error:  # damaged metadata fails in as many ways as there are bytes
-        raise UserError(f"{path}: can't be opened ({_reason(error)}); {redo}") from None
+        raise UserError(f"{path}: can't be opened ({reason(error)}); {redo}") from None
     if made_with != group_hash(config, survey, cell):
         raise UserError(
             f"{path}: made with another sky, patch, warp or surveys.{survey} config; {redo}"
@@ -73,13 +73,13 @@ def _decoded(path: Path, cell: Cell, redo: str) -> Bool[np.ndarray, " patch"]:
     try:
         arrays = dict(zarr.open_group(path, mode="r").arrays())
     except Exception as error:
-        raise UserError(f"{path}: can't be opened ({_reason(error)}); {redo}") from None
+        raise UserError(f"{path}: can't be opened ({reason(error)}); {redo}") from None
     tables = {}
     for name in sorted(set(arrays) - set(layout.PLANES)):
         try:
             tables[name] = np.asarray(arrays[name][...])
         except Exception as error:
-            raise UserError(f"{path / name}: damaged ({_reason(error)}); {redo}") from None
+            raise UserError(f"{path / name}: damaged ({reason(error)}); {redo}") from None
     coverage = tables["coverage"]
     _check_tables(path, tables, redo)
     _, bands, pixels, _ = arrays["flux"].shape
@@ -113,13 +113,7 @@ def _measured_coverage(path: Path, rows: slice, redo: str) -> Float32[np.ndarray
             planes[name] = open_array(path / name)[rows].read().result()
         except Exception as error:  # whatever the bytes make zstd, crc32c or tensorstore say
             where = f"{path / name}: damaged: patches {rows.start} to {rows.stop - 1}"
-            raise UserError(f"{where} can't be read ({_reason(error)}); {redo}") from None
+            raise UserError(f"{where} can't be read ({reason(error)}); {redo}") from None
     flux = planes["flux"]
     known = flux != MISSING if flux.dtype == np.int16 else np.isfinite(flux)
     return layout.coverage(known, planes["noise"], planes["mask"])
-
-
-def _reason(error: Exception) -> str:
-    """The first words of an error, on one line."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 120 else f"{words[:119]}…"

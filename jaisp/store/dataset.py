@@ -8,6 +8,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 from jaisp.errors import UserError
 from jaisp.sky import plane_radec
 from jaisp.store.layout import PLANES
-from jaisp.store.reader import Store
+from jaisp.store.reader import Store, damage_told
 
 # What a plane's integers are multiples of.
 SCALES = {"flux": "scale", "noise": "noise_scale"}
@@ -31,6 +32,7 @@ GPU_SHARE = 0.5
 
 Batch = dict[str, Any]
 Views = dict[str, dict[str, Tensor]]
+Futures = list[tuple[Path, tensorstore.WriteFutures]]  # and which array each is of
 
 
 class MatchedViews(Dataset[Batch]):
@@ -230,9 +232,10 @@ class MatchedViews(Dataset[Batch]):
         places: Sequence[int],
         corners: Int[np.ndarray, "sample 2"],
         steps: int,
-    ) -> list[tensorstore.WriteFutures]:
+    ) -> Futures:
         """Begin to read squares of the sky straight into `views`."""
-        index, futures = self.store.index, []
+        index = self.store.index
+        futures: Futures = []
         for survey, bands in self.bands.items():
             every = bands == list(range(len(self.store.bands(survey))))
             for k, (place, corner) in enumerate(zip(places, corners, strict=True)):
@@ -241,11 +244,14 @@ class MatchedViews(Dataset[Batch]):
                 row, window = int(index.row[number]), self._window(survey, corner, steps)
                 for plane in self.planes:
                     into = views[survey][plane][k].numpy()
+                    path = group.path / plane
                     if every:
-                        futures.append(group.begin(plane, (row, slice(None), *window), into))
+                        begun = group.begin(plane, (row, slice(None), *window), into)
+                        futures.append((path, begun))
                         continue
                     for b, band in enumerate(bands):
-                        futures.append(group.begin(plane, (row, band, *window), into[b]))
+                        begun = group.begin(plane, (row, band, *window), into[b])
+                        futures.append((path, begun))
         return futures
 
     def _from_memory(self, places: Sequence[int]) -> "Samples":
@@ -276,8 +282,10 @@ class MatchedViews(Dataset[Batch]):
                     for survey, tensors in views.items()
                 }
                 corners = np.zeros((len(block), 2), int)
-                for future in self._begin(part, block.tolist(), corners, self._patch_steps):
-                    future.result()
+                reading = self._begin(part, block.tolist(), corners, self._patch_steps)
+                for path, future in reading:
+                    with damage_told(path):
+                        future.result()
             self._kept = {
                 survey: {plane: tensor.to(self._device) for plane, tensor in tensors.items()}
                 for survey, tensors in views.items()
@@ -294,13 +302,14 @@ class Samples(list[Batch]):
 class Reading:
     """A batch that is being read."""
 
-    def __init__(self, batch: Batch, futures: Sequence[tensorstore.WriteFutures]) -> None:
+    def __init__(self, batch: Batch, futures: Futures) -> None:
         self._batch, self._futures = batch, futures
 
     def batch(self) -> Batch:
         """The batch, when all of it is there."""
-        for future in self._futures:
-            future.result()
+        for path, future in self._futures:
+            with damage_told(path):
+                future.result()
         return self._batch
 
     def samples(self) -> Samples:

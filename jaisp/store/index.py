@@ -1,6 +1,7 @@
 """The index of a published store: where every patch lies, read as far as it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import numpy as np
 import zarr
 from jaxtyping import Float64, Int, Int32, Shaped, UInt8
 
-from jaisp.errors import UserError
+from jaisp.errors import UserError, reason
 
 CHUNK = 2**16  # patches: what is read to know of one
 MOST_CHUNKS = 16  # that are kept
+REDO = "publish the store again (`snakemake -f publish`)"
 
 
 class Index:
@@ -105,11 +107,12 @@ class Index:
             starts.append(first + np.flatnonzero(rows == 0))
         found = np.concatenate([*starts, [len(self)]])
         if len(found) != len(self._cells) + 1:
-            raise UserError(f"{self._path}: damaged; publish the store again (`snakemake publish`)")
+            raise UserError(f"{self._path}: damaged; {REDO}")
         return found
 
     def _whole(self, name: str) -> np.ndarray:
-        return np.asarray(self._array(name)[...])
+        with self._damage_told():
+            return np.asarray(self._array(name)[...])
 
     def _chunk(self, name: str, number: int) -> np.ndarray:
         if (name, number) not in self._chunks:
@@ -117,10 +120,19 @@ class Index:
                 del self._chunks[next(iter(self._chunks))]
             array = self._array(name)
             size = array.chunks[0]
-            self._chunks[name, number] = np.asarray(array[number * size : (number + 1) * size])
+            with self._damage_told():
+                self._chunks[name, number] = np.asarray(array[number * size : (number + 1) * size])
         return self._chunks[name, number]
 
     def _array(self, name: str) -> zarr.Array:
         if name not in self._arrays:
-            self._arrays[name] = zarr.open_array(self._path / name, mode="r")
+            with self._damage_told():
+                self._arrays[name] = zarr.open_array(self._path / name, mode="r")
         return self._arrays[name]
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # damaged files fail in as many ways as there are bytes
+            raise UserError(f"{self._path}: damaged ({reason(error)}); {REDO}") from None

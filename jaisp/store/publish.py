@@ -24,6 +24,7 @@ from jaisp.progress import track
 from jaisp.sky import SPLITS, Cell, cells, splits
 from jaisp.store.check import CheckedGroup, check_group
 from jaisp.store.index import CHUNK
+from jaisp.store.layout import COMPRESSORS
 from jaisp.store.writer import withdraw
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ def _write_index(
             shape=(total,),
             dtype=dtype,
             chunks=(min(total, CHUNK),),
+            compressors=COMPRESSORS,
             dimension_names=("patch",),
             attributes={"long_name": meaning},
         )

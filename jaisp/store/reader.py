@@ -8,6 +8,7 @@ be handed to worker processes: each opens its files itself. Start workers by "fo
 import multiprocessing
 import operator
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,12 +20,14 @@ import zarr
 from astropy.wcs import WCS
 from jaxtyping import Float32, Int, UInt8
 
-from jaisp.errors import UserError
+from jaisp.errors import UserError, reason
 from jaisp.files import read_json
 from jaisp.sky import SPLITS, Cell, patch_wcs
 from jaisp.store.codes import decode_flux, decode_noise
 from jaisp.store.index import Index
-from jaisp.store.layout import BAND_TABLES
+from jaisp.store.layout import BAND_TABLES, PLANES
+
+REDO = "make it again (`snakemake -R warp_batch`)"
 
 
 def open_store(path: Path | str) -> "Store":
@@ -166,7 +169,9 @@ class Store:
         if (cell, survey) in self._groups:
             return self._groups[cell, survey].tables[name]
         # Of one table of every cell, no group is opened and kept.
-        return open_array(self.path / cell / survey / name).read().result()
+        path = self.path / cell / survey / name
+        with damage_told(path):
+            return open_array(path).read().result()
 
     def _about(self, survey: str) -> dict[str, Any]:
         if survey not in self._surveys:
@@ -326,24 +331,28 @@ class _Group:
     """The open arrays of one cell in one survey."""
 
     def __init__(self, path: Path) -> None:
-        group = zarr.open_group(path, mode="r")
-        arrays = dict(group.arrays())
         self.path = path
-        self.attributes: dict[str, Any] = dict(group.attrs)
-        self.tables = {name: np.asarray(arrays[name][...]) for name in BAND_TABLES}
-        self.noise_correlation = np.asarray(arrays["noise_correlation"][...])
+        with damage_told(path):
+            group = zarr.open_group(path, mode="r")
+            arrays = dict(group.arrays())
+            self.attributes: dict[str, Any] = dict(group.attrs)
+            self.tables = {name: np.asarray(arrays[name][...]) for name in BAND_TABLES}
+            self.noise_correlation = np.asarray(arrays["noise_correlation"][...])
+            _check_shards(path, self.tables["coverage"], {n: arrays[n].shards for n in PLANES})
         self._psf = arrays.get("psf")
         self._planes: dict[str, tensorstore.TensorStore] = {}
 
     def array(self, name: str) -> tensorstore.TensorStore:
         """A plane's array [row, band, y, x], opened once."""
         if name not in self._planes:
-            self._planes[name] = open_array(self.path / name)
+            with damage_told(self.path / name):
+                self._planes[name] = open_array(self.path / name)
         return self._planes[name]
 
     def plane(self, name: str, rows: int | slice) -> np.ndarray:
         """Codes of a plane, [band, y, x] of one row or [row, band, y, x] of a slice."""
-        return self.array(name)[rows].read().result()
+        with damage_told(self.path / name):
+            return self.array(name)[rows].read().result()
 
     def begin(self, name: str, region: Any, into: np.ndarray) -> tensorstore.WriteFutures:
         """Begin to read a region of a plane, [band, y, x] of one row, into an array."""
@@ -352,7 +361,36 @@ class _Group:
 
     def psf(self, row: int) -> np.ndarray | None:
         """PSF stamps of a row."""
-        return None if self._psf is None else np.asarray(self._psf[row])
+        with damage_told(self.path / "psf"):
+            return None if self._psf is None else np.asarray(self._psf[row])
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Read what lies at `path` of a published store here: what has been damaged or removed since is
+    a UserError, in one line that names it and says how to make it again."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever the bytes make zarr, zstd, crc32c or tensorstore say
+        raise UserError(
+            f"{path}: damaged or removed since the store was published ({reason(error)}); {REDO}"
+        ) from None
+
+
+def _check_shards(
+    path: Path, coverage: Float32[np.ndarray, "patch band"], shards: dict[str, tuple | None]
+) -> None:
+    """Whether the files of all covered patches are there: Zarr takes one that is gone for patches
+    without data."""
+    covered = np.flatnonzero((coverage > 0).any(axis=1))
+    for name, shape in shards.items():
+        assert shape is not None
+        for shard in np.unique(covered // shape[0]):
+            file = path / name / "c" / str(shard) / "0" / "0" / "0"
+            if not file.is_file():
+                raise UserError(f"{file}: removed since the store was published; {REDO}")
 
 
 def open_array(path: Path) -> tensorstore.TensorStore:

@@ -1,6 +1,11 @@
-"""A training run on disk: written whole, and gone on with from the same step."""
+"""A training run on disk: written whole, and gone on with from the same step.
+
+A checkpoint is a zip file. Torch writes a CRC-32 of every tensor there and compares none when it
+reads: a byte that has flipped would be trained on. So they are compared here.
+"""
 
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +18,19 @@ log = logging.getLogger(__name__)
 
 def save_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values) atomically; `key` says which run it belongs to."""
-    with atomic_write(path) as temporary:
-        torch.save({"key": key, **state}, temporary)
+    # Through a file of Python's own, whose errors say that a disk is full; torch's don't.
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save({"key": key, **state}, file)
 
 
 def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
-    """The state to go on from, or None when there is none, or one of another run."""
+    """The state to go on from, or None when there is none, a damaged one, or one of another run."""
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as records:
+            if (damaged := records.testzip()) is not None:
+                raise zipfile.BadZipFile(f"CRC of {damaged}")
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises many kinds for a file that it can't read
         log.warning("%s: unreadable (%s); training starts anew", path, type(error).__name__)

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from jaisp.errors import STOPPED, LostProcessError, StoppedError, UserError
+from jaisp.errors import LAUNCHED, LOST, STOPPED, LostProcessError, StoppedError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ def launch(command: Sequence[str], processes: int, threads: int | None) -> int:
     One that fails ends the others. Raises LostProcessError where one was killed, and StoppedError
     where they were told to stop: a job of Slurm is then back in the queue, if it may be.
     """
+    os.environ[LAUNCHED] = "1"
     if "SLURM_JOB_ID" in os.environ:
         return _as_step(command, processes, threads)
     return _as_torchrun(command, processes)
@@ -64,7 +65,9 @@ def _as_torchrun(command: Sequence[str], processes: int) -> int:
             raise KeyboardInterrupt from None
         raise StoppedError(_stopped(received.sigval.name)) from None
     except ChildFailedError as failed:
-        first = failed.get_first_failure()[1]
+        # Those that miss it may be found to have ended before it is.
+        killed = [found for found in failed.failures.values() if found.exitcode < 0]
+        first = killed[0] if killed else failed.get_first_failure()[1]
         return _status(first.exitcode, f"process {first.local_rank} of {processes}")
     return 0
 
@@ -140,7 +143,7 @@ def _said(*command: str) -> str:
 def _status(code: int, who: str) -> int:
     """The exit status of processes of which the first to fail ended with `code`."""
     # srun gives a signal as 128 + its number: of the first one, or of those that were ended.
-    if code < 0 or code > 128:
+    if code < 0 or code > 128 or code == LOST:
         name = f" ({signal.Signals(-code).name})" if code < 0 else ""
         raise LostProcessError(
             f"train: {who} was killed{name}, and the others were ended; "

@@ -18,6 +18,7 @@ from jaisp.warp.moffat import stamp_fwhm
 from jaisp.warp.pixel_map import pixel_arcsec
 from jaisp.warp.scratch import Scratch
 from jaisp.warp.usable import mark_pixels
+from jaisp.warp.verified import verify_bytes
 from jaisp.warp.windows import Findings, Section, look
 from jaisp.zeropoint import zeropoint
 
@@ -32,7 +33,7 @@ class TileReader:
     zeropoint: AB magnitude of one unit, or None when uncalibrated.
 
     Raises TileError when a file can't be read, planes don't fit one another, the WCS or the zero
-    point is missing.
+    point is missing, and UserError when a file is not the one that was fetched any more.
     """
 
     def __init__(self, tile: Tile, scratch: Scratch | None = None) -> None:
@@ -144,6 +145,7 @@ class TileReader:
     def _plane(self, plane: Plane) -> FitsPlane:
         path = str(plane.path)
         if path not in self._files:
+            verify_bytes(plane)
             self._files[path] = open_fits(path)
         self._planes.append(FitsPlane(self._files[path], plane, self._scratch))
         return self._planes[-1]

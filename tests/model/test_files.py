@@ -85,6 +85,21 @@ def test_weights_that_do_not_fit_are_named(folder):
         load_model(folder)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_changed_byte_is_noticed(folder, name):
+    path = folder / name
+    content = path.read_bytes()
+    # The last byte of a weight; and the size of a token, which no tensor's shape tells.
+    changed = content[:-1] + bytes([content[-1] ^ 1])
+    if name == "config.json":
+        size = json.loads(content)["token_arcsec"]
+        changed = content.replace(f'"token_arcsec": {size}'.encode(), b'"token_arcsec": 3.5')
+    assert changed != content
+    path.write_bytes(changed)
+    with pytest.raises(UserError, match="model: damaged: not the bytes that were written"):
+        load_model(folder)
+
+
 def test_truncated_weights_are_named(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])

@@ -261,7 +261,7 @@ def test_a_damaged_chunk_is_an_error_not_a_sample(coded, tmp_path):
     content = bytearray(shard.read_bytes())
     content[10:40] = bytes(30)
     shard.write_bytes(content)
-    with pytest.raises(ValueError, match="field/euclid_q1/flux"):
+    with pytest.raises(UserError, match="field/euclid_q1/flux: damaged"):
         list(Batches(MatchedViews(open_store(path)), 2))
 
 

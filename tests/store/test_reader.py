@@ -161,8 +161,31 @@ def test_reading_a_patch_reads_only_its_own_chunks(store, tmp_path):
 def _readable(patch):
     try:
         return np.isfinite(patch["euclid_q1"].flux).any()
-    except ValueError:
+    except UserError:
         return False
+
+
+@pytest.mark.parametrize("gone", ["", "flux/c/0/0/0/0", "coverage", "zarr.json"])
+def test_what_is_removed_after_publishing_is_told(store, tmp_path, gone):
+    path = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, path)
+    place = path / "field" / "euclid_q1" / gone
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    with pytest.raises(
+        UserError, match=r"euclid_q1.* since the store was published.*-R warp_batch"
+    ):
+        [patch.surveys for patch in open_store(path)]
+
+
+def test_a_changed_byte_of_the_index_is_told(store, tmp_path):
+    path = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, path)
+    chunk = path / "index" / "x" / "c" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[-6] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(UserError, match=r"index: damaged.*snakemake -f publish"):
+        open_store(path).cell("field")
 
 
 def test_what_is_not_a_published_store_is_told(tmp_path):

@@ -3,10 +3,14 @@
 import json
 import logging
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import jaisp
@@ -80,6 +84,19 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, config, ema, monke
     monkeypatch.setattr(loop.Run, "_step", resumed)
     train(config)
     assert (weights(config), history(config)) == whole
+
+
+@given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+def test_a_flipped_byte_of_a_checkpoint_is_noticed_or_changes_nothing(place, change):
+    tensor = torch.arange(2000.0)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        checkpoint.save_checkpoint(path, "one", {"step": 3, "x": tensor})
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content))] ^= change
+        path.write_bytes(content)
+        found = checkpoint.read_checkpoint(path, "one")
+    assert found is None or (found["step"] == 3 and torch.equal(found["x"], tensor))
 
 
 def test_a_checkpoint_of_another_run_is_left_alone(tmp_path):

@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 from jaisp.archives.tile import Plane
 from jaisp.config import group_hash, parse_config
 from jaisp.errors import UserError
-from jaisp.files import read_problems
+from jaisp.files import read_problems, sha256
 from jaisp.sky import cells, plane_wcs
 from jaisp.store.codes import decode_flux, decode_noise
 from jaisp.store.layout import Flag
@@ -86,7 +86,7 @@ def test_a_group_holds_the_sky(config, run, star, tmp_path):
 
 def test_attributes_say_where_it_comes_from(run, star, tmp_path):
     tiles = [
-        replace(tile, science=replace(tile.science, sha256="ab" * 32))
+        replace(tile, science=replace(tile.science, sha256=sha256(tile.science.path)))
         for tile in tiles_of(tmp_path, star)
     ]
     _, group = run(tiles)
@@ -96,7 +96,7 @@ def test_attributes_say_where_it_comes_from(run, star, tmp_path):
     assert attributes["grid_arcsec"] == pytest.approx(0.2)
     assert attributes["noise_includes_sources"] == {"g": False, "r": False}
     assert attributes["psf_source"] == {"g": ["given"], "r": ["given"]}
-    assert attributes["tiles"][0]["sha256"]["science"] == "ab" * 32
+    assert attributes["tiles"][0]["sha256"]["science"] == tiles[0].science.sha256
     assert attributes["tiles"][1]["zeropoint"] == 31.4
     plane = WCS(fits.Header(attributes["cell"]))
     assert plane.wcs.crpix.tolist() == [64.5, 64.5]
