@@ -5,12 +5,13 @@ PYTHON ?= python3
 CORES ?= all
 KILLS ?= 20
 WRITER_KILLS ?= 50
+REPETITIONS ?= 10
 # The folder of real images; its tests say that they are skipped where it isn't.
 REAL_DATA ?= $(or $(JAISP_REAL_DATA),$(wildcard ../shared/data))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test fast-test lint real real-wide ruler ablations drill drill-writers bench-warp bench-store \
+.PHONY: run test fast-test lint real real-wide ruler ablations drill drill-writers drills bench-warp bench-store \
         bench-scaling bench-plan bench-loader bench-memory bench-simulate bench-bound bench-train \
         bench-fetch bench-publish bench-rates drill-embed figures clean
 
@@ -63,6 +64,11 @@ drill-writers: .venv/test.stamp
 # Token grids and maps are the same bytes whatever workers, threads and kills made them.
 drill-embed: .venv/test.stamp
 	$(BIN)/python benchmarks/embed_drill.py --kills $(KILLS) --out docs/embed_drill.json
+
+# Everything that dies, ten times each, to docs/drills.md: kills, full disks, flipped bytes.
+drills: .venv/test.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.drills --repetitions $(REPETITIONS) \
+	  --out docs/drills.json
 
 # Resampling and the warp stage against their peers (SWarp where it is installed).
 bench-warp: .venv/test.stamp
