@@ -7,11 +7,11 @@
         --machine NAME --took SECONDS --steps 1000 --batch 32 --crop 48 --token-arcsec 0.8 …
     all: [--out jaisp/rates.json]
 
-stages: the demo's surveys on two fields, each stage by its command; what the larger field takes
-more than the smaller one goes to its pixels, and the rest to the start of a job. encoders: steps of
-a training, and the embedding of a made-up field, timed on the GPU by the clock and on the CPU by
-its own; a row of the same device, size and token replaces an earlier one. The rest of the file
-stays.
+stages: the demo's surveys on two fields. Each stage's command on the small one tells what the start
+of a job takes; on the large one the stages run in this process, which has run all of them before.
+[--without inject evaluate] leaves these as they are in the file. encoders: steps of a training, and
+the embedding of a made-up field, timed on the GPU by the clock and on the CPU by its own; a row of
+the same device, size and token replaces an earlier one. The rest of the file stays.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from made_up import make_store
 from train import device_name, make_config
 
 import jaisp.estimate
+from jaisp.cli import app
 from jaisp.config import Config, load_config
 from jaisp.config.evaluate import PARTS
 from jaisp.embedding import embed_cells
@@ -49,7 +50,7 @@ from jaisp.train.loop import Run
 from jaisp.train.patches import Patches, measure_noise
 
 RATES = Path(jaisp.estimate.__file__).with_name("rates.json")
-SIDES = (2.6, 6.0)  # arcmin
+SMALL, LARGE = 2.6, 6.0  # arcmin
 FIELD = {
     "split": {"test": 0.3, "validation": 0.0},
     "surveys": {
@@ -84,38 +85,44 @@ STAGES = {
 }
 
 
-def measure_stages() -> dict[str, Any]:
+def measure_stages(rates: dict[str, Any], without: list[str]) -> dict[str, Any]:
     """CPU seconds a job and a unit, and bytes a unit."""
-    fields = [measure_field(side) for side in SIDES]
-    large = fields[-1]
-    core_s = {}
-    for stage in ("simulate", "fetch", "warp", "publish", "inject", "maps", "evaluate"):
-        (few, less), (many, more) = (
-            (field["amounts"][stage], field["core_s"][stage]) for field in fields
-        )
-        unit = max((more - less) / (many - few), 0.0)
-        # One command goes over all skies and surveys; of evaluating, each part has its own start.
-        jobs = len(PARTS) if stage == "evaluate" else 1
-        core_s[stage] = {
-            "a_job": round(max(less - unit * few, 0.0) / jobs, 3),
-            "a_unit": round(unit, 4),
-        }
+    small, _, large = (
+        measure_field("commands", SMALL, command, without),
+        measure_field("warm", SMALL, in_process, without),
+        measure_field("large", LARGE, in_process, without),
+    )
+    core_s = dict(rates.get("core_s", {}))
+    for stage, amount in large["amounts"].items():
+        if stage not in without:
+            unit = large["core_s"][stage] / amount
+            start = small["core_s"][stage] - unit * small["amounts"][stage]
+            # One command goes over all skies and surveys; of evaluating, each part starts alone.
+            jobs = len(PARTS) if stage == "evaluate" else 1
+            core_s[stage] = {"a_job": max(start, 0.0) / jobs, "a_unit": unit}
     return {
         "machine": machine(),
         "date": today(),
-        "run": f"the demo's surveys on {SIDES[0]:g}′ and {SIDES[1]:g}′",
-        "core_s": core_s,
-        "bytes": {name: round(value, 4) for name, value in large["bytes"].items()},
+        "run": f"the demo's surveys on {SMALL:g}′ and {LARGE:g}′",
+        "core_s": {stage: rounded(took) for stage, took in core_s.items()},
+        "bytes": rounded(large["bytes"]),
     }
 
 
-def measure_field(side: float) -> dict[str, Any]:
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    """Four digits are more than is known."""
+    return {name: float(f"{value:.4g}") for name, value in values.items()}
+
+
+def measure_field(
+    name: str, side: float, run: Callable[..., float], without: list[str]
+) -> dict[str, Any]:
     """Run a field's stages one after another."""
-    name = f"rates{side:g}".replace(".", "_")
     sky = {"ra": 53.13, "dec": -28.10, "width_arcmin": side, "height_arcmin": side}
     Path(f"{name}.yaml").write_text(yaml.safe_dump({"run": name, "sky": sky, **FIELD}))
     config = load_config(Path(f"{name}.yaml"))
-    core_s = {stage: command(config, *words) for stage, words in STAGES.items()}
+    wanted = {stage: words for stage, words in STAGES.items() if stage not in without}
+    core_s = {stage: run(config, *words) for stage, words in wanted.items()}
     print(name, core_s, flush=True)
     amounts = Amounts(config, Sky(config, cells(config)))
     tile_megapixels = simulated_megapixels(config)
@@ -145,6 +152,15 @@ def measure_field(side: float) -> dict[str, Any]:
             "picture_token": pictures / amounts.grid_tokens,
         },
     }
+
+
+def in_process(config: Config, *words: str) -> float:
+    """The same in this process; CPU seconds of it and its children."""
+    before, cpu = resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time()
+    app([*words, "--config", f"{config.run}.yaml"], standalone_mode=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    children = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.process_time() - cpu + children
 
 
 def command(config: Config, *words: str) -> float:
@@ -237,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("stages", "encoders", "told"))
     parser.add_argument("--out", type=Path, default=RATES)
+    parser.add_argument("--without", nargs="*", default=[], choices=("inject", "evaluate"))
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small"])
     parser.add_argument("--token-arcsec", type=float, default=1.6)
     parser.add_argument("--batch", type=int, default=6, help="patches of a step")
@@ -254,7 +271,7 @@ def main() -> None:
         os.chdir(folder)
         os.environ["JAISP_CACHE"] = f"{folder}/cache"
         if options.what == "stages":
-            rates["stages"] = measure_stages()
+            rates["stages"] = measure_stages(rates["stages"], options.without)
         else:
             for size in options.sizes:
                 measure = told if options.what == "told" else partial(measure_encoders, size)
