@@ -88,8 +88,8 @@ bench-publish: .venv/test.stamp
 
 # The rates of `jaisp plan --estimate`: all stages, and encoders on this machine's GPU or else its CPU.
 bench-rates: .venv/test.stamp
-	$(BIN)/python benchmarks/rates.py stages
 	$(BIN)/python benchmarks/rates.py encoders
+	$(BIN)/python benchmarks/rates.py stages
 
 # A dry run over 10³ and 10⁴ cells.
 bench-plan: .venv/test.stamp

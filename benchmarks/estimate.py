@@ -82,8 +82,6 @@ def compare(config: Config, with_evaluate: bool) -> list[dict[str, Any]]:
             more = (foreseen[stage].jobs - 1) * starts[stage]["a_job"]
             guess = (foreseen[stage].core_hours or 0.0) * 3600 - more
             add(stage, "core s", guess, took)
-        elif stage == "train":
-            add(stage, "core s", (foreseen[stage].core_hours or 0.0) * 3600, took)
     groups = [
         config.results / "patches.zarr" / path.parent.name / path.name
         for survey in config.surveys

@@ -66,7 +66,7 @@ FIELD = {
         },
     },
     "inject": {"patches": 22},
-    "model": {"size": "tiny"},
+    "model": {"size": "tiny", "token_arcsec": 1.6},
     "train": {"steps": 20},
     "evaluate": {"patches": 8, "band_patches": 3, "withheld_patches": 2, "edge_tokens": 6},
 }
@@ -87,6 +87,8 @@ STAGES = {
 
 def measure_stages(rates: dict[str, Any], without: list[str]) -> dict[str, Any]:
     """CPU seconds a job and a unit, and bytes a unit."""
+    encoders = encoders_seconds(rates)
+    rates = rates["stages"]
     small, _, large = (
         measure_field("commands", SMALL, command, without),
         measure_field("warm", SMALL, in_process, without),
@@ -100,6 +102,9 @@ def measure_stages(rates: dict[str, Any], without: list[str]) -> dict[str, Any]:
             # One command goes over all skies and surveys; of evaluating, each part starts alone.
             jobs = len(PARTS) if stage == "evaluate" else 1
             core_s[stage] = {"a_job": max(start, 0.0) / jobs, "a_unit": unit}
+    for what, unit in encoders.items():
+        start = small["core_s"][what] - unit * small["encoded"][what]
+        core_s[what] = {"a_job": max(start, 0.0)}
     return {
         "machine": machine(),
         "date": today(),
@@ -107,6 +112,15 @@ def measure_stages(rates: dict[str, Any], without: list[str]) -> dict[str, Any]:
         "core_s": {stage: rounded(took) for stage, took in core_s.items()},
         "bytes": rounded(large["bytes"]),
     }
+
+
+def encoders_seconds(rates: dict[str, Any]) -> dict[str, float]:
+    """A CPU's seconds a megapixel of the encoders that the fields are run with."""
+    size, token_arcsec = FIELD["model"]["size"], FIELD["model"]["token_arcsec"]
+    for row in rates["encoders"]:
+        if (row["device"], row["size"], row["token_arcsec"]) == ("cpu", size, token_arcsec):
+            return {what: row[f"{what}_s_a_megapixel"] for what in ("train", "embed")}
+    sys.exit(f"rates.json has no `{size}` encoders at {token_arcsec}″: measure encoders first")
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:
@@ -145,6 +159,7 @@ def measure_field(
             "maps": amounts.grid_tokens / 1e6,
             "evaluate": amounts.evaluated,
         },
+        "encoded": {"train": amounts.trained, "embed": amounts.megapixels},
         "bytes": {
             "tile_pixel": tiles / tile_megapixels / 1e6,
             "store_pixel": stored / amounts.megapixels / 1e6,
@@ -271,7 +286,7 @@ def main() -> None:
         os.chdir(folder)
         os.environ["JAISP_CACHE"] = f"{folder}/cache"
         if options.what == "stages":
-            rates["stages"] = measure_stages(rates["stages"], options.without)
+            rates["stages"] = measure_stages(rates, options.without)
         else:
             for size in options.sizes:
                 measure = told if options.what == "told" else partial(measure_encoders, size)

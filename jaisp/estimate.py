@@ -119,8 +119,8 @@ class Amounts:
         self.store_files = self.grid_files = self.grid_tokens = 0.0
         for share, patches in sky.rectangles:
             # As many whole shards as a cell of such a rectangle's mean number of patches has.
-            mean = sky.patches / len(sky.cells)
-            shards = [np.ceil(mean / patches_per_shard(*s, round(mean))) for s in surveys.values()]
+            mean = int(np.ceil(sky.patches / len(sky.cells)))
+            shards = [np.ceil(mean / patches_per_shard(*s, mean)) for s in surveys.values()]
             self.store_files += share * (PLANES * sum(shards) + SMALL_FILES * len(surveys))
             rows, columns = np.ceil(patches * config.patch_tokens / WINDOW)
             arrays = 2 * len(surveys)
@@ -149,6 +149,7 @@ def _rows(
 ) -> Iterator[Row]:
     stages = rates["stages"]
     sizes = stages["bytes"]
+    starts = {stage: took["a_job"] for stage, took in stages["core_s"].items()}
 
     def hours(stage: str, jobs: int, amount: float) -> float:
         took = stages["core_s"][stage]
@@ -176,9 +177,9 @@ def _rows(
     for device, name in (("cpu", "core"), ("gpu", "GPU")):
         notes.append(_encoders_measured_on(config, rates, device, name))
     cpu, gpu = (_encoders(config, rates, device) for device in ("cpu", "gpu"))
-    yield Row("train", 1, 0.0, 0.0, *_hours(cpu, gpu, "train", amounts.trained))
+    yield Row("train", 1, 0.0, 0.0, *_hours(cpu, gpu, "train", starts["train"], amounts.trained))
     vectors = amounts.tokens * config.model.dimensions * 2 * sizes["token_byte"]
-    embedded = _hours(cpu, gpu, "embed", amounts.megapixels)
+    embedded = _hours(cpu, gpu, "embed", jobs * starts["embed"], amounts.megapixels)
     yield Row("embed", jobs, amounts.grid_files + 4 * amounts.groups, vectors, *embedded)
     drawn = amounts.grid_tokens * (4 * COMPONENTS + sizes["picture_token"])
     drawing = hours("maps", jobs + 1, amounts.grid_tokens / 1e6)
@@ -222,14 +223,15 @@ def _encoders(config: Config, rates: dict[str, Any], device: str) -> dict[str, A
 
 
 def _hours(
-    cpu: dict[str, Any] | None, gpu: dict[str, Any] | None, what: str, megapixels: float
+    cpu: dict[str, Any] | None,
+    gpu: dict[str, Any] | None,
+    what: str,
+    start_s: float,
+    megapixels: float,
 ) -> tuple[float | None, ...]:
-    return tuple(
-        None
-        if rate is None or rate[f"{what}_s_a_megapixel"] is None
-        else rate[f"{what}_s_a_megapixel"] * megapixels / HOUR
-        for rate in (cpu, gpu)
-    )
+    """On a CPU and on a GPU: `start_s` of all jobs, and what encoders take."""
+    rates = [None if row is None else row[f"{what}_s_a_megapixel"] for row in (cpu, gpu)]
+    return tuple(None if r is None else (start_s + r * megapixels) / HOUR for r in rates)
 
 
 def _measured_on(rates: dict[str, Any]) -> str:

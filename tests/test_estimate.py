@@ -20,11 +20,11 @@ SURVEY = {"bands": ["r"], "pixel_arcsec": 0.2, "archive": {"kind": "simulated"}}
 def test_the_rates_that_are_shipped_are_whole():
     rates = read_rates()
     assert set(rates["stages"]["core_s"]) == {
-        *("simulate", "fetch", "warp", "publish", "inject", "maps", "evaluate"),
+        *("simulate", "fetch", "warp", "publish", "inject", "maps", "evaluate", "train", "embed"),
     }
     for took in rates["stages"]["core_s"].values():
         assert took["a_job"] >= 0
-        assert took["a_unit"] >= 0
+        assert took.get("a_unit", 0) >= 0
     assert 0.3 < rates["stages"]["bytes"]["store_pixel"] < 4
     assert all(value > 0 for value in rates["stages"]["bytes"].values())
     assert {row["device"] for row in rates["encoders"]} == {"cpu", "gpu"}
@@ -82,7 +82,7 @@ def test_twice_the_bands_take_twice_as_much(tmp_path):
     one, two = rows(["r"]), rows(["r", "i"])
     assert two["warp"].bytes == pytest.approx(2 * one["warp"].bytes)
     assert two["embed"].bytes == one["embed"].bytes
-    assert two["train"].core_hours == pytest.approx(2 * one["train"].core_hours)
+    assert one["train"].core_hours < two["train"].core_hours < 2 * one["train"].core_hours
     assert one["warp"].core_hours < two["warp"].core_hours < 2 * one["warp"].core_hours
 
 
