@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaisp.errors import StoppedError
+
 # Slurm sends SIGTERM to what it preempts and cancels, and either where `--signal` asks for it.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -32,11 +34,15 @@ def noted_signals() -> Iterator[Told]:
         yield told
         return
     before = {number: signal.signal(number, told.note) for number in SIGNALS}
+    ends = False
     try:
         yield told
+    except StoppedError:
+        # One of several that stop together, whichever of them was told, ends by itself now, and
+        # must not be ended before that by who started it, because another has ended already.
+        # Python takes its own handlers away as it ends, and leaves ignored what is ignored.
+        ends = "RANK" in os.environ
+        raise
     finally:
-        # One of several that stop together ends by itself now, and must not be ended before that
-        # by who started it, because another has ended already.
-        if not (told and "RANK" in os.environ):
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if ends else handler)

@@ -82,7 +82,7 @@ def test_two_processes_stop_together_and_one_goes_on(config):
     train(config, threads=1)
     expected = outcome(config)
     lines, status = start(config, 2, "SIGUSR1:4")
-    assert status == STOPPED
+    assert status == STOPPED, lines
     assert checkpoint(config) == 4
     assert sum("told to stop" in line for line in lines) == 2
     assert "after step 4 of 6" in "".join(lines)
