@@ -205,6 +205,19 @@ def fetch_table(found: dict) -> list[str]:
     return [*lines, "", f"{found['machine']}; load average before: {found['load before']:.1f}."]
 
 
+def estimate_table(found: dict) -> list[str]:
+    """What a run took over what was foreseen of it."""
+    stages = dict.fromkeys(row["stage"] for row in found["rows"])
+    kinds = dict.fromkeys(row["what"] for row in found["rows"])
+    ratios = {(row["stage"], row["what"]): f"{row['ratio']:.2f}" for row in found["rows"]}
+    lines = [f"| stage | {' | '.join(kinds)} |", "|---" * (1 + len(kinds)) + "|"]
+    lines += [
+        f"| {stage} | {' | '.join(ratios.get((stage, kind), '') for kind in kinds)} |"
+        for stage in stages
+    ]
+    return [*lines, "", f"{found['machine']}."]
+
+
 def replace_figures(path: Path, lines: list[str], name: str = "figures") -> None:
     """Put `lines` between the markers of a page."""
     text = path.read_text(encoding="utf-8")
@@ -264,6 +277,8 @@ def main() -> None:
         replace_figures(ROOT / "README.md", table(found), name)
     found = json.loads((ROOT / "docs" / "benchmarks" / "fetch.json").read_text("utf-8"))
     replace_figures(ROOT / "docs" / "archives.md", fetch_table(found), "fetch")
+    found = json.loads((ROOT / "docs" / "benchmarks" / "estimate.json").read_text("utf-8"))
+    replace_figures(ROOT / "docs" / "scale.md", estimate_table(found), "estimate")
     real = {run: metrics for run, metrics in runs.items() if run not in SIMULATED}
     tables = (retrieval_table, collapse_table, alignment_table)
     titles = ("Retrieval on held-out sky", "Dimensions in use", "Alignment of sources")
