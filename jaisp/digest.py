@@ -26,11 +26,12 @@ class Sums:
             while got := file.readinto(piece[filled:]):
                 filled += got
                 if filled == PIECE:
-                    self._take(piece)
+                    self.take(piece)
                     filled = 0
-            self._take(piece[: filled - filled % BLOCK if whole_blocks else filled])
+            self.take(piece[: filled - filled % BLOCK if whole_blocks else filled])
 
-    def _take(self, piece: memoryview) -> None:
+    def take(self, piece: memoryview) -> None:
+        """Count the bytes that come next: whole blocks, but at the stream's end."""
         count = len(piece) // BLOCK
         words = np.frombuffer(piece, ">u4", count * (BLOCK // 4)).reshape(count, BLOCK // 4)
         self._sums.append(np.add.reduce(words, axis=1, dtype=np.uint64))
@@ -50,8 +51,8 @@ class Digest(Sums):
         super().__init__()
         self._sha256 = hashlib.sha256()
 
-    def _take(self, piece: memoryview) -> None:
-        super()._take(piece)
+    def take(self, piece: memoryview) -> None:
+        super().take(piece)
         self._sha256.update(piece)
 
     @property

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jaisp.config import Config
 from jaisp.errors import UserError
@@ -141,22 +141,32 @@ def locked(path: Path | str) -> Iterator[None]:
     While another process holds it, say so and wait.
     """
     path = Path(path)
-    with open_to_append(path) as handle:
+    with open_to_append(path) as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("%s: held by another job; waiting for it to end", path)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def open_to_append(path: Path) -> IO[str]:
-    """Open a file that is added to, or locked; its folder is made where there is none."""
+@contextmanager
+def open_to_append(path: Path, anew: bool = False) -> Iterator[int]:
+    """The descriptor of a file that is added to, or locked; its folder is made where there is none.
+
+    anew: whether what is in it is forgotten. A descriptor, as opening a file object takes four
+    calls of the system, and threads wait for one another about each.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if anew else 0)
     try:
-        return path.open("a", encoding="utf-8")
+        file = os.open(path, flags, 0o666)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8")
+        file = os.open(path, flags, 0o666)
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def hold_run(results: Path) -> int:

@@ -19,6 +19,7 @@ from jaisp.packed import OPENERS, packing_of, unpacked_length
 
 # What no FITS file begins with: pages that say sorry.
 PAGES = (b"<", b"{")
+LOOK = 8 << 10  # bytes read of a file to begin with
 PIECE = 256 << 10  # bytes read at a time: what a core's own cache holds
 FILLING = b"\0 \r\n"
 MOST_BYTES = FetchConfig().most_bytes
@@ -32,7 +33,7 @@ def verify_structure(path: Path, sums: Sums | None = None, most_bytes: int = MOS
     sums: of the file as it lies, where it has been read already. most_bytes: what its pixels may be
     at most, unpacked. Raises TileError.
     """
-    with path.open("rb") as handle:
+    with path.open("rb", buffering=LOOK) as handle:
         if handle.read(1) in PAGES:
             raise TileError(f"{path.name} is a page of text, no FITS file")
         found = plain_hdus(handle, path.stat().st_size)

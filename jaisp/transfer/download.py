@@ -36,8 +36,6 @@ FIRST_WAIT_S = 0.5
 Verify = Callable[[Path, Digest], None]
 
 _handles = threading.local()
-# Checksums take a processor each: more of them at a time only wait for one another.
-_checking = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -186,8 +184,7 @@ def _get(
                         receive(
                             _handle(), wanted.address, part, limits, headers, watch, at, wanted.span
                         )
-                with _checking:
-                    digest = _check(wanted, part, verify)
+                digest = _check(wanted, part, verify)
             except TryAgain as error:
                 fruitless = 1 if part.size > before else fruitless + 1
                 log.info("%s: %s; tried %d times", wanted.address, error, fruitless)

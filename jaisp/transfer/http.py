@@ -7,28 +7,36 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import IO
+from time import monotonic
 from urllib.parse import urljoin
 
 import certifi
 import pycurl
 
 from jaisp import __version__
+from jaisp.digest import BLOCK
 from jaisp.errors import TileError
 from jaisp.transfer import s3
 from jaisp.transfer.address import check_redirect, host_of, is_s3
 from jaisp.transfer.part import Origin, Part
 
 BUFFER = 512 << 10  # bytes
-TOGETHER = 32  # pieces of 16 KB, as libcurl hands them over, that are written at once
+# What has come is written when it is so many pieces of 16 KB, as libcurl hands them over, or when so
+# many seconds have gone by: the threads of several transfers wait for one another about each call.
+TOGETHER = 256
+HELD_S = 0.1
 TELL = 1 << 20  # bytes, between two words of how far it is
-FOLLOW = 64 << 20  # bytes, between two of which the checksum goes on
+# Bytes between two of which the checksum of a large file goes on, in another thread; to a file of
+# fewer than these there is not enough for two threads to do.
+FOLLOW = 64 << 20
+TO_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 CONNECT_S = 30
 MOST_REDIRECTS = 5
 SPARE = 64 << 20  # bytes that stay free on the disk
 MOST_SAID = 64 << 10  # bytes that are heard of what comes instead of a file
 # What a server answers when it may think otherwise later. IRSA answers 400 at random.
 PASSING = {400, 408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 507, 520, 522, 524}
+GOOD = {200, 206}
 REDIRECTS = {301, 302, 303, 307, 308}
 LACKING = {
     **dict.fromkeys(REDIRECTS, "leads elsewhere, and it is not said where"),
@@ -120,8 +128,8 @@ class Answer:
 class Body:
     """What takes an answer's body as it comes, and writes it to the part.
 
-    problem: why it stopped the transfer; libcurl knows no exceptions. said: what came instead of a
-    file: how a failure or a redirect explains itself.
+    held: where libcurl puts what comes. problem: why it stopped the transfer; libcurl knows no
+    exceptions.
     """
 
     def __init__(
@@ -136,47 +144,66 @@ class Body:
         self.address, self.part, self.limits, self.span = address, part, limits, span
         self.answer = Answer()
         self.problem: Exception | None = None
-        self.said = b""
+        self.held: list[bytes] = []
         self._origin = origin
         self._watch = watch
-        self._file: IO[bytes] | None = None
+        self._file: int | None = None
         self._length: int | None = None
         self._received = self._told = self._followed = 0
-        self._held: list[bytes] = []
+        self._written = 0.0  # when it last was, s
 
-    def take(self, chunk: bytes) -> int | None:
-        """None for all of it; another number than was given stops the transfer."""
+    def head(self, line: bytes) -> int | None:
+        """Take a line of the head; None, where the transfer goes on. After the last one the part is
+        ready for what comes."""
         try:
-            if self._file is None:
-                if self.answer.status not in (200, 206):
-                    self.said += chunk
-                    return None if len(self.said) < MOST_SAID else -1
+            self.answer.take(line)
+            if not line.strip() and self.answer.status in GOOD and self._file is None:
                 self._file = self._open()
-            self._held.append(chunk)
-            if len(self._held) == TOGETHER:
-                self._write()
         except (TileError, OSError) as error:
             self.problem = error
             return -1
         return None
 
-    def _open(self) -> IO[bytes]:
+    def go_on(self, *_: int) -> bool:
+        """Look at what has been held, as libcurl asks to between one reading and the next; whether
+        the transfer is to stop."""
+        try:
+            if self._file is None:
+                return sum(map(len, self.held)) >= MOST_SAID
+            if len(self.held) >= TOGETHER or monotonic() - self._written >= HELD_S:
+                self._write(whole_blocks=True)
+        except (TileError, OSError) as error:
+            self.problem = error
+        return self.problem is not None
+
+    @property
+    def said(self) -> bytes:
+        """What came instead of a file: how a failure or a redirect explains itself."""
+        return b"" if self._file is not None else b"".join(self.held)
+
+    def _open(self) -> int:
         _begin(self.answer, self.address, self.part, self._origin, self.limits, self.span)
         self._received = self._told = self.part.size
         if self.answer.length is not None:
             self._length = self._received + self.answer.length
         self._watch(self._received, self._length)
-        return self.part.path.open("ab", buffering=0)
+        self._written = monotonic()
+        return os.open(self.part.path, TO_APPEND, 0o666)
 
-    def _write(self) -> None:
-        """What is held goes to the disk together."""
+    def _write(self, whole_blocks: bool = False) -> None:
+        """What is held goes to the disk together, and into the checksum of a small file; where
+        `whole_blocks`, what is left of these waits for what comes next."""
         assert self._file is not None
-        held, self._held = self._held, []
-        while held:
-            count = os.writev(self._file.fileno(), held)
-            self._received += count
+        held = memoryview(b"".join(self.held))
+        end = len(held) - len(held) % BLOCK if whole_blocks else len(held)
+        self.held[:] = [bytes(held[end:])]
+        start = self._received
+        while self._received - start < end:
             # A disk that is nearly full takes some of it, and says so the next time.
-            held = [b"".join(held)[count:]] if count < sum(map(len, held)) else []
+            self._received += os.write(self._file, held[self._received - start : end])
+        self._written = monotonic()
+        if self._length is not None and self._length < FOLLOW:
+            self.part.take(held[:end], start)
         if self._received - self._told >= TELL:
             self._tell()
 
@@ -195,10 +222,11 @@ class Body:
         if self._file is None:
             return
         try:
-            with self._file:
-                self._write()
+            self._write()
         except OSError as error:
             raise TileError(f"{error.filename or 'the cache'}: {error.strerror or error}") from None
+        finally:
+            os.close(self._file)
 
     def finish(self) -> None:
         """All of it has come."""
@@ -277,8 +305,11 @@ def _ask(
     """One request; its answer's body goes to the part, once its head is found good."""
     handle.reset()
     prepare(handle, here, headers)
-    handle.setopt(pycurl.HEADERFUNCTION, body.answer.take)
-    handle.setopt(pycurl.WRITEFUNCTION, body.take)
+    handle.setopt(pycurl.HEADERFUNCTION, body.head)
+    # Called for every 16 KB: threads would wait for one another to run anything longer.
+    handle.setopt(pycurl.WRITEFUNCTION, body.held.append)
+    handle.setopt(pycurl.XFERINFOFUNCTION, body.go_on)
+    handle.setopt(pycurl.NOPROGRESS, 0)
     handle.setopt(pycurl.BUFFERSIZE, BUFFER)
     handle.setopt(pycurl.CONNECTTIMEOUT, CONNECT_S)
     handle.setopt(pycurl.LOW_SPEED_LIMIT, 1)
@@ -290,10 +321,10 @@ def _ask(
             _raise(error, body.problem, body.address)
     finally:
         body.close()
-    if is_s3(body.address) and body.answer.status not in (200, 206):
+    if is_s3(body.address) and body.answer.status not in GOOD:
         read_s3(body.answer, body.address, here, body.said)
     check_status(body.answer, body.address, body.part, "Authorization" in headers, body.span)
-    if body.answer.status in (200, 206):
+    if body.answer.status in GOOD:
         body.finish()
     return body.answer
 
@@ -339,7 +370,7 @@ def check_status(
 ) -> None:
     """Raise for what a server answers instead of a file: TryAgain where it may think otherwise
     later, else TileError."""
-    if answer.status in (200, 206) or (answer.status in REDIRECTS and "location" in answer.headers):
+    if answer.status in GOOD or (answer.status in REDIRECTS and "location" in answer.headers):
         return
     if answer.status == 416 and span is not None and not part.size:
         raise NoRanges(f"{host_of(address)}: the file ends before what is asked for")

@@ -74,9 +74,13 @@ class Part:
 
     def begin(self, origin: Origin) -> None:
         """Forget what has come; what follows is of `origin`."""
-        self.discard()
+        self._forget_bytes()
         note = {"origin": asdict(origin), "machine": platform.node(), "start": machine_start()}
-        add_note(self.notes, note)
+        add_note(self.notes, note, anew=True)
+
+    def take(self, piece: memoryview, start: int) -> None:
+        """Count what was just written at `start`."""
+        self._growing.take(piece, start)
 
     def follow(self) -> None:
         """Take the digest of what has come, and sync it, while more comes."""
@@ -84,19 +88,25 @@ class Part:
 
     def digest(self) -> Digest:
         """The checksum and the sums of all that has come."""
-        return self._growing.finish()
+        return self._growing.finish(self.size)
 
     def sync(self) -> None:
         """See to it that the bytes are on the disk."""
-        with self.path.open("rb", buffering=0) as file:
-            os.fsync(file.fileno())
+        file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
     def discard(self) -> None:
         """Forget all of it: bytes first, so that none are left of which nothing is known."""
-        self._growing = Growing(self.path)
-        self.path.unlink(missing_ok=True)
+        self._forget_bytes()
         with suppress(FileNotFoundError):
             os.truncate(self.notes, 0)  # not unlinked: whoever has it open holds the file's lock
+
+    def _forget_bytes(self) -> None:
+        self._growing = Growing(self.path)
+        self.path.unlink(missing_ok=True)
 
     def finish(self, final: Path) -> None:
         """Put the whole file where it belongs."""
@@ -110,7 +120,8 @@ class Part:
 def read_notes(path: Path) -> list[dict[str, Any]]:
     """What has been noted of a file, the oldest first; what can't be read was not."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb", buffering=0) as file:
+            text = file.read().decode("utf-8")
     except (OSError, ValueError):
         return []
     found = []
@@ -123,17 +134,18 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
     return [note for note in found if isinstance(note, dict)]
 
 
-def add_note(path: Path, content: Mapping[str, Any]) -> None:
+def add_note(path: Path, content: Mapping[str, Any], anew: bool = False) -> None:
     """Add a line of JSON, at once, but not synced: nobody takes a note's word for bytes.
 
     An entry is held against the checksum of its file before it counts, and of a part's origin see
     `Part`; one sync a file, of the bytes themselves, is what is needed. One file holds all notes,
-    and its lock too, since making and removing files is what costs most of a small one.
+    and its lock too, since making and removing files is what costs most of a small one. anew: in
+    place of all that was noted.
     """
     # A line of its own even after one that was cut.
     line = f"\n{json.dumps(content, sort_keys=True)}\n"
-    with open_to_append(path) as file:
-        file.write(line)
+    with open_to_append(path, anew) as file:
+        os.write(file, line.encode())
 
 
 @cache

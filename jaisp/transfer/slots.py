@@ -21,9 +21,9 @@ def slot(folder: Path, host: str, count: int) -> Iterator[None]:
     while True:
         random.shuffle(numbers)
         for number in numbers:
-            with open_to_append(folder / f".{name}.{number}.slot") as handle:
+            with open_to_append(folder / f".{name}.{number}.slot") as file:
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
                 yield
