@@ -52,6 +52,7 @@ class Digest(Sums):
         self._sha256 = hashlib.sha256()
 
     def take(self, piece: memoryview) -> None:
+        """Count the bytes that come next: whole blocks, but at the stream's end."""
         super().take(piece)
         self._sha256.update(piece)
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from astropy.io import fits
 
@@ -24,7 +25,7 @@ from jaisp.archives.cutout import rows_needed
 from jaisp.archives.table import plane_key, read_tiles, tile_planes, verified_planes
 from jaisp.cache import cache_folder, cache_name
 from jaisp.config import Config
-from jaisp.config.survey import Credentials
+from jaisp.config.survey import Credentials, Sia2Archive
 from jaisp.digest import digest_of
 from jaisp.errors import TileError, UserError
 from jaisp.files import (
@@ -143,7 +144,8 @@ def foreseen(config: Config) -> list[dict[str, Any]]:
     ]
 
     def ask_for(key: Key) -> int | None:
-        return size_of(wanted[key].address, config.fetch, headers[wanted[key].survey])
+        file = wanted[key]
+        return size_of(file.address, config.fetch, headers[file.survey], file.from_service)
 
     with ThreadPoolExecutor(config.fetch.concurrent) as pool:
         sizes = dict(zip(lacking, pool.map(ask_for, lacking), strict=True))
@@ -259,7 +261,12 @@ def _wanted(
     """The files that lie elsewhere; and by survey, credentials for them."""
     wanted = {
         _key(config, tile, plane): Wanted(
-            tile.survey, plane.path, plane.bytes, plane.sha256, tile.linked
+            tile.survey,
+            plane.path,
+            plane.bytes,
+            plane.sha256,
+            tile.linked,
+            from_service=_from_service(config, tile.survey, plane.path),
         )
         for tile in tiles
         for plane in tile_planes(tile).values()
@@ -267,6 +274,14 @@ def _wanted(
     }
     surveys = {file.survey for file in wanted.values()}
     return wanted, {survey: _headers(config, survey) for survey in surveys}
+
+
+def _from_service(config: Config, survey: str, address: str) -> bool:
+    """Whether a service named an address that leads elsewhere than to itself."""
+    archive = config.surveys[survey].archive
+    if not isinstance(archive, Sia2Archive):
+        return False
+    return urlsplit(address).hostname != urlsplit(archive.url).hostname
 
 
 def _key(config: Config, tile: Tile, plane: Plane) -> Key:

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from jaisp.packed import OPENERS, packing_of, unpacked_length
 
 # What no FITS file begins with: pages that say sorry.
 PAGES = (b"<", b"{")
-LOOK = 8 << 10  # bytes read of a file to begin with
 PIECE = 256 << 10  # bytes read at a time: what a core's own cache holds
+MOST_HEADERS = 64 << 20  # bytes of all headers of a file, which astropy keeps in memory
 FILLING = b"\0 \r\n"
 MOST_BYTES = FetchConfig().most_bytes
 
@@ -33,7 +34,7 @@ def verify_structure(path: Path, sums: Sums | None = None, most_bytes: int = MOS
     sums: of the file as it lies, where it has been read already. most_bytes: what its pixels may be
     at most, unpacked. Raises TileError.
     """
-    with path.open("rb", buffering=LOOK) as handle:
+    with path.open("rb") as handle:
         if handle.read(1) in PAGES:
             raise TileError(f"{path.name} is a page of text, no FITS file")
         found = plain_hdus(handle, path.stat().st_size)
@@ -53,7 +54,11 @@ def _hdus(path: Path, packing: str | None, most_bytes: int) -> list[HDU]:
     # Before anything looks into it: a small file may hold more than any disk does.
     length = unpacked_length(path, packing, most_bytes) if packing else path.stat().st_size
     # As the bytes lie: checksums are of packed pixels, and none is unpacked to be counted.
-    with opened(path, lazy_load_hdus=False, disable_image_compression=True) as hdus:
+    options = {"lazy_load_hdus": False, "disable_image_compression": True}
+    with (
+        OPENERS[packing](path) if packing else path.open("rb") as file,
+        opened(path, Headers(path.name, file, length), **options) as hdus,
+    ):
         found = []
         for hdu in hdus:
             place = hdu.fileinfo()
@@ -67,15 +72,49 @@ def _hdus(path: Path, packing: str | None, most_bytes: int) -> list[HDU]:
     return found
 
 
+class Headers:
+    """A file of which headers alone are to be read, and no more of these than memory holds: where
+    one has no end astropy would read on to the file's.
+
+    length: bytes of the file, as it is read.
+    """
+
+    def __init__(self, name: str, file: BufferedIOBase, length: int) -> None:
+        self._name, self._file, self._length = name, file, length
+        self._place = self._come = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """The bytes that come next. Raises TileError where these are too many in all."""
+        self._come += self._length if size < 0 else size
+        if self._come > MOST_HEADERS:
+            raise TileError(f"{self._name}: headers of more than {MOST_HEADERS >> 20} MiB; refused")
+        self._file.seek(self._place)
+        piece = self._file.read(size)
+        self._place += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go somewhere; nothing of what is packed is unpacked for it."""
+        self._place = offset + (0, self._place, self._length)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        return self._place
+
+
 @contextmanager
-def opened(path: Path, **options: bool) -> Iterator[fits.HDUList]:
-    """Open a FITS file; whatever astropy finds wrong with it becomes a TileError."""
+def opened(path: Path, file: Headers | None = None, **options: bool) -> Iterator[fits.HDUList]:
+    """Open a FITS file; whatever astropy finds wrong with it becomes a TileError.
+
+    file: what is read in its place.
+    """
     try:
         with _verifying, warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             warnings.filterwarnings("error", "File may have been truncated", AstropyUserWarning)
             # Our own handle: astropy leaves its open when a file turns out not to be FITS.
-            with path.open("rb") as handle, fits.open(handle, **options) as hdus:
+            with path.open("rb") as handle, fits.open(file or handle, **options) as hdus:
                 yield hdus
     except (
         OSError,

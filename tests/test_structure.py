@@ -13,6 +13,7 @@ import pytest
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
+from jaisp import structure
 from jaisp.errors import TileError
 from jaisp.structure import verify_structure
 
@@ -186,3 +187,40 @@ def test_packed_pixels_that_nobody_can_count(tmp_path, key, value):
         hdus.writeto(path, overwrite=True)
     with pytest.raises(TileError, match=r"tile\.fits"):
         verify_structure(path)
+
+
+def without_end(path):
+    """An image, and after it a header that goes on to the end of the file."""
+    handle = io.BytesIO()
+    fits.PrimaryHDU(np.zeros((4, 4), "f4")).writeto(handle)
+    card = b"XTENSION= 'IMAGE   '".ljust(80)
+    content = handle.getvalue() + card + b"COMMENT ".ljust(80) * (36 * 3000 - 1)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["tile.fits", "tile.fits.gz"])
+def test_a_header_without_end_is_not_kept_in_memory(tmp_path, monkeypatch, name):
+    path = without_end(tmp_path / name)
+    monkeypatch.setattr(structure, "MOST_HEADERS", 1 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TileError, match=r"headers of more than 1 MiB; refused") as told:
+            verify_structure(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(told.value)
+    assert peak < (1 << 23 if name.endswith("s") else 1 << 24)  # the file: 8.6 MB
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_data_are_no_headers(tmp_path, monkeypatch, ending):
+    """Of tables and packed pixels nothing but headers is looked at, whatever they are long."""
+    columns = [fits.Column("ra", "D", array=np.zeros(500_000))]
+    table = fits.BinTableHDU.from_columns(columns, name="LONG")
+    packed = fits.CompImageHDU(np.zeros((500, 500), "i4"), name="LONG TOO")
+    hdus = fits.HDUList([fits.PrimaryHDU(), table, packed])
+    hdus.writeto(tmp_path / f"long.fits{ending}", checksum=True)
+    monkeypatch.setattr(structure, "MOST_HEADERS", 1 << 16)
+    verify_structure(tmp_path / f"long.fits{ending}")

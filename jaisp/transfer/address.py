@@ -75,10 +75,18 @@ def check_address(address: str, private_hosts: Collection[str] = ()) -> None:
         raise TileError(f"{named:.80}: an address has a host, and no user in it; refused")
     if host in private_hosts:
         return
-    if any(not ipaddress.ip_address(number).is_global for number in _numbers(host, port)):
-        raise TileError(
-            f"{host}: in a private network; refused. If it is meant, add it to fetch.private_hosts"
-        )
+    if not all(map(is_public, _numbers(host, port))):
+        raise TileError(private(host))
+
+
+def is_public(number: str) -> bool:
+    """Whether a host's number is of the public network; an IPv6 one may carry a zone after %."""
+    return ipaddress.ip_address(number.partition("%")[0]).is_global
+
+
+def private(host: str) -> str:
+    """What is said of a host that is no public one."""
+    return f"{host}: in a private network; refused. If it is meant, add it to fetch.private_hosts"
 
 
 def check_redirect(origin: str, target: str, private_hosts: Collection[str] = ()) -> None:
@@ -108,5 +116,4 @@ def _numbers(host: str, port: int | None) -> set[str]:
         found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except OSError:
         return set()
-    # An IPv6 number may carry a zone after %.
-    return {str(entry[4][0]).partition("%")[0] for entry in found}
+    return {str(entry[4][0]) for entry in found}

@@ -44,7 +44,8 @@ class Wanted:
 
     survey: whose folder of the cache it goes to. linked: whether the address is of a DataLink
     document, which says where the file is. span: the first and the last byte, where not all of them
-    are wanted.
+    are wanted. from_service: whether it was a service that named the address, and not the config:
+    then its host has to be a public one.
     """
 
     survey: str
@@ -53,6 +54,7 @@ class Wanted:
     sha256: str = ""
     linked: bool = False
     span: tuple[int, int] | None = None
+    from_service: bool = False
 
 
 def download(
@@ -102,18 +104,20 @@ def ask(
     headers: Mapping[str, str] | None = None,
     verify: Verify = lambda path, digest: None,
     span: tuple[int, int] | None = None,
+    from_service: bool = False,
 ) -> bytes:
     """What a service answers to a question, tried for as often as a file; none of it is kept.
 
     folder: where it is received. span: the first and the last byte of a file that are asked for.
-    Raises TileError when it can't be had.
+    from_service: see `Wanted`. Raises TileError when it can't be had.
     """
     key = hashlib.sha256(address.encode()).hexdigest()[:32]
     most = min(MOST_ANSWER, settings.most_bytes)
     settings = settings.model_copy(update={"most_bytes": most})
     part = Part(folder / f".{os.getpid()}.{threading.get_ident()}.{key}")
     try:
-        _get(Wanted("", address, span=span), part, settings, verify, headers, unwatched)
+        wanted = Wanted("", address, span=span, from_service=from_service)
+        _get(wanted, part, settings, verify, headers, unwatched)
         return part.path.read_bytes()
     finally:
         part.discard()
@@ -161,7 +165,7 @@ def _get(
         most_bytes=most,
         timeout_s=settings.timeout_s,
         expected_bytes=wanted.bytes or None,
-        private_hosts=settings.private_hosts,
+        private_hosts=may_be_private(wanted, settings),
     )
     fruitless, digest = 0, ""
 
@@ -192,6 +196,15 @@ def _get(
     return digest
 
 
+def may_be_private(wanted: Wanted, settings: FetchConfig) -> set[str]:
+    """Hosts that may lie in a private network: those that the config names."""
+    if not is_s3(wanted.address):
+        named = [] if wanted.from_service else [wanted.address]
+    else:  # whoever names a bucket, it is looked for at the config's own store
+        named = [s3.web_address(wanted.address, settings.s3_endpoint)]
+    return {*settings.private_hosts, *(str(urlsplit(each).hostname) for each in named)}
+
+
 def _target(
     wanted: Wanted, part: Part, settings: FetchConfig, headers: Mapping[str, str] | None
 ) -> str:
@@ -199,11 +212,11 @@ def _target(
     if not wanted.linked or part.is_whole(wanted.address):
         return wanted.address
     try:
-        answer = ask(wanted.address, part.path.parent, settings, headers)
+        folder, from_service = part.path.parent, wanted.from_service
+        answer = ask(wanted.address, folder, settings, headers, from_service=from_service)
     except TryAgain as error:
         raise TileError(str(error)) from None  # it was tried often enough
-    own = urlsplit(wanted.address).hostname
-    return link_target(answer, wanted.address, [*settings.private_hosts, *([own] if own else [])])
+    return link_target(answer, wanted.address, may_be_private(wanted, settings))
 
 
 def _wait(state: RetryCallState) -> float:

@@ -19,10 +19,11 @@ from jaisp.errors import TileError
 from jaisp.transfer import s3
 from jaisp.transfer.address import check_redirect, host_of, is_s3
 from jaisp.transfer.part import Origin, Part
+from jaisp.transfer.peer import keep_public
 
 BUFFER = 512 << 10  # bytes
-# What has come is written when it is so many pieces of 16 KB, as libcurl hands them over, or when so
-# many seconds have gone by: the threads of several transfers wait for one another about each call.
+# What has come is written when it is so many pieces of 16 KB, as libcurl hands them over, or so
+# many seconds after the last: threads of several transfers wait for one another about each call.
 TOGETHER = 256
 HELD_S = 0.1
 TELL = 1 << 20  # bytes, between two words of how far it is
@@ -84,7 +85,8 @@ def unwatched(here: int, length: int | None) -> None:
 class Limits:
     """What a file may be at most, and how long a server may send nothing, s.
 
-    expected_bytes: its length, where the archive told it. private_hosts: see `check_address`.
+    expected_bytes: its length, where the archive told it. private_hosts: those that may lie in a
+    private network, the file's own among them where the config names it.
     """
 
     most_bytes: int
@@ -314,9 +316,13 @@ def _ask(
     handle.setopt(pycurl.CONNECTTIMEOUT, CONNECT_S)
     handle.setopt(pycurl.LOW_SPEED_LIMIT, 1)
     handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(body.limits.timeout_s)))
+    refused: list[str] = []
+    keep_public(handle, here, body.limits.private_hosts, refused)
     try:
         handle.perform()
     except pycurl.error as error:
+        if refused:
+            raise TileError(refused[0]) from None
         if len(body.said) < MOST_SAID:
             _raise(error, body.problem, body.address)
     finally:

@@ -104,7 +104,7 @@ def download_rows(
         if known is not None:
             return known | {"fetched": False}
         try:
-            images = _images(band, folder, settings, headers)
+            images = _images(wanted, band, folder, settings, headers)
             rows = _worth(images[band.peers[0]].header, band)
         except (NotPlain, NoRanges) as error:
             log.info("%s: %s; all of it is fetched", wanted.address, error)
@@ -170,12 +170,18 @@ def band_header(found: Place, rows: tuple[int, int]) -> fits.Header:
 
 
 def _images(
-    band: Band, folder: Path, settings: FetchConfig, headers: Mapping[str, str] | None
+    wanted: Wanted,
+    band: Band,
+    folder: Path,
+    settings: FetchConfig,
+    headers: Mapping[str, str] | None,
 ) -> dict[Peer, Place]:
     """Where the pixels of all images of a tile are, which have the same sides."""
 
     def read(address: str, first: int, count: int) -> bytes:
-        return ask(address, folder, settings, headers, span=(first, first + count - 1))
+        span = (first, first + count - 1)
+        is_served = wanted.from_service
+        return ask(address, folder, settings, headers, span=span, from_service=is_served)
 
     try:
         found = {peer: find_image(partial(read, peer[0]), peer[1]) for peer in band.peers}
