@@ -21,8 +21,9 @@ from jaisp.errors import TileError
 from jaisp.files import locked, sha256
 from jaisp.transfer import s3
 from jaisp.transfer.address import host_of, is_s3
+from jaisp.transfer.body import Limits, TryAgain, Watch, unwatched
 from jaisp.transfer.datalink import link_target
-from jaisp.transfer.http import Limits, TryAgain, Watch, receive, unwatched
+from jaisp.transfer.http import receive
 from jaisp.transfer.part import Part, add_note, read_notes
 from jaisp.transfer.slots import slot
 

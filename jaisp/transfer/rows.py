@@ -21,6 +21,7 @@ from jaisp.config.fetch import FetchConfig
 from jaisp.digest import BLOCK, digest_of
 from jaisp.errors import TileError
 from jaisp.files import locked
+from jaisp.transfer.body import NoRanges, Watch, unwatched
 from jaisp.transfer.download import (
     Verify,
     Wanted,
@@ -31,7 +32,6 @@ from jaisp.transfer.download import (
     place,
     receive_part,
 )
-from jaisp.transfer.http import NoRanges, Watch, unwatched
 from jaisp.transfer.part import Part, add_note
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from jaisp.config.fetch import FetchConfig
 from jaisp.errors import TileError
 from jaisp.transfer import s3
 from jaisp.transfer.address import check_redirect, host_of, is_s3
+from jaisp.transfer.body import Answer
 from jaisp.transfer.download import Wanted, may_be_private
-from jaisp.transfer.http import MOST_REDIRECTS, REDIRECTS, Answer, prepare, read_s3
+from jaisp.transfer.http import MOST_REDIRECTS, REDIRECTS, prepare, read_s3
 from jaisp.transfer.peer import keep_public
 
 

@@ -25,7 +25,7 @@ from jaisp.plan import plan
 from jaisp.sky import cells
 from jaisp.structure import verify_structure
 from jaisp.transfer import Wanted, download
-from jaisp.transfer.http import BUFFER
+from jaisp.transfer.body import HELD
 from jaisp.transfer.part import machine_start
 from jaisp.transfer.sizes import size_of
 from tests.archives.test_sia2 import make_config as sia2_config
@@ -286,8 +286,8 @@ def test_killed_at_any_place_it_goes_on(store, relay):
             run.stdin.flush()
             child = int(run.stdout.readline())
             assert relay.held.wait(60)
-            # Half of them when all that was passed is written, but for the last buffer.
-            while number % 2 and written() + BUFFER < place - HEAD:
+            # Half of them when all that was passed is written, but for what is held.
+            while number % 2 and written() + HELD < place - HEAD:
                 time.sleep(0.002)
             os.kill(child, signal.SIGKILL)
             assert int(run.stdout.readline()) == signal.SIGKILL

@@ -74,8 +74,8 @@ def _replace(where: str, spoiled: Callable) -> None:
 
 
 PHASES = {
-    "before the first byte": before("jaisp.transfer.http:Body._open"),
-    "with a note, and no byte": after("jaisp.transfer.http:_begin"),
+    "before the first byte": before("jaisp.transfer.body:Body._open"),
+    "with a note, and no byte": after("jaisp.transfer.body:_begin"),
     "while receiving": during("jaisp.transfer.download:receive"),
     "while verifying": during("jaisp.fetch:verify_structure"),
     "before the entry": before("jaisp.transfer.download:add_note"),
