@@ -16,6 +16,11 @@ matplotlib.use("Agg")
 install_import_hook("jaisp", "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole workflows first: one that begins last is waited for by everyone."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images (JAISP_REAL_DATA); skips, saying so, where there is none."""
