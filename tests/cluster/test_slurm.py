@@ -43,7 +43,7 @@ def test_a_run_on_slurm_is_the_run_without_it(cluster, finished, tmp_path):
     workflow = OnSlurm(tmp_path, TWO_PATCHES)
     done = workflow.run()
     assert done.returncode == 0, done.stderr[-5000:]
-    # Tiles, patches, store, skies, training, tokens, colours, maps, five kinds of figures, the page.
+    # Tiles, patches, store, skies, training, tokens, colours, maps, five sets of figures, the page.
     assert done.stderr.count("has been submitted with SLURM jobid") == 14
     assert (workflow.results / "report.html").exists()
     store = "patches.zarr"
