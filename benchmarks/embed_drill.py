@@ -21,15 +21,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import yaml
 from machine import machine
 from made_up import make_store
 
 from jaisp.config import Config, load_config
 from jaisp.files import remove_folder, sha256, write_json
-from jaisp.model import Architecture, Model, SurveyPixels, save_model
+from jaisp.model import save_model
 from jaisp.sky import cells
+from jaisp.store.reader import open_store
+from jaisp.train.fresh import new_model
 
 CONFIG = {
     "run": "drill",
@@ -48,25 +49,9 @@ LEFT = (*WRITTEN, ".tokens", ".maps", ".partial", "receipts")
 
 def fresh_model(config: Config) -> None:
     """Encoders with fresh weights."""
-    surveys = {
-        name: SurveyPixels(
-            bands=survey.bands,
-            grid_arcsec=config.grid(name)[1],
-            pixels_per_token=config.grid(name)[0],
-        )
-        for name, survey in config.surveys.items()
-    }
-    torch.manual_seed(1)
-    settings = config.model
-    model = Model(
-        Architecture(
-            surveys=surveys,
-            token_arcsec=settings.token_arcsec,
-            dimensions=settings.dimensions,
-            size=settings.size,
-        )
-    )
-    save_model(model, config.results / "model", "Fresh weights.")
+    store = open_store(config.results / "patches.zarr")
+    model = new_model(store, config.model, noise={}, seed=1)
+    save_model(model.cpu(), config.results / "model", "Fresh weights.")
 
 
 def start(*arguments: str, threads: int = 1) -> subprocess.Popen:
