@@ -60,7 +60,6 @@ def main() -> None:
         write_tile(root / "0.fits", SMALL_MB)
         for number in range(1, options.small):
             shutil.copy(root / "0.fits", root / f"{number}.fits")
-        os.environ["JAISP_CACHE"] = str(folder / "cache")
         load = round(os.getloadavg()[0], 1)  # who else has the processors
         with nginx(root, folder / "nginx") as address:
             found = {
@@ -87,23 +86,30 @@ def compare(address: str, names: list[str], folder: Path, rounds: int) -> dict[s
     """MB a second of everyone, and ours over curl's."""
     megabytes = sum((folder / "root" / name).stat().st_size for name in names) / 1e6
     addresses = [f"{address}/{name}" for name in names]
-    ways: dict[str, Callable[[], None]] = {
-        "curl": lambda: with_curl(addresses, folder / "curl"),
-        "ours, whole": lambda: ours(addresses, folder / "cache", verify_structure),
-        "ours, not opened": lambda: ours(addresses, folder / "cache", lambda path, digest: None),
-        "the least": lambda: least(addresses, folder / "least"),
+    ways: dict[str, Callable[[Path], None]] = {
+        "curl": lambda new: with_curl(addresses, new),
+        "ours, whole": lambda new: ours(addresses, new, verify_structure),
+        "ours, not opened": lambda new: ours(addresses, new, lambda path, digest: None),
+        "the least": lambda new: least(addresses, new),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     busy: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    used = folder / "used"
+    for number in range(rounds):
         for name, way in ways.items():
-            for used in ("curl", "cache", "least"):
-                shutil.rmtree(folder / used, ignore_errors=True)
+            new = used / f"{number} {name}"
+            new.mkdir(parents=True)
             os.sync()
             start, before = time.perf_counter(), processor_seconds()
-            way()
+            way(new)
             seconds[name].append(time.perf_counter() - start)
             busy[name].append(processor_seconds() - before)
+            # Emptied, not removed: ext4 gives no inode away within seconds of its removal, and
+            # whoever makes files then looks through all that were.
+            for path in new.rglob("*"):
+                if path.is_file():
+                    os.truncate(path, 0)
+    shutil.rmtree(used)
     rates = {f"{name}, MB/s": megabytes / min(own) for name, own in seconds.items()}
     over = {
         f"{name}, over curl": min(seconds["curl"]) / min(own)
@@ -121,7 +127,6 @@ def processor_seconds() -> float:
 
 
 def with_curl(addresses: list[str], folder: Path) -> None:
-    folder.mkdir()
     command = ["curl", "-sS", "--no-progress-meter"]
     command += ["--parallel", "--parallel-max", str(CONCURRENT)]
     for number, address in enumerate(addresses):
@@ -130,13 +135,13 @@ def with_curl(addresses: list[str], folder: Path) -> None:
 
 
 def ours(addresses: list[str], folder: Path, verify: Verify) -> None:
+    os.environ["JAISP_CACHE"] = str(folder)
     settings = FetchConfig(per_host=CONCURRENT)
     with ThreadPoolExecutor(CONCURRENT) as pool:
         list(pool.map(lambda a: download(Wanted("rubin", a), settings, verify), addresses))
 
 
 def least(addresses: list[str], folder: Path) -> None:
-    folder.mkdir()
     handles = threading.local()
 
     def get(numbered: tuple[int, str]) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from warp import machine
 
-from jaisp.batches import cell_batches
+from jaisp.blocks import cell_batches
 from jaisp.config import Config, load_config
 from jaisp.sky import cells
 

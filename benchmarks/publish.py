@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jaisp
-from jaisp.batches import cell_batches
+from jaisp.blocks import cell_batches
 from jaisp.config import Config, group_hash, parse_config
 from jaisp.files import batch_receipt, folder_sha256, read_json, write_json, write_receipt
 from jaisp.sky import cells

@@ -16,6 +16,7 @@ from jaisp.config import Config, load_config
 from jaisp.disk import disk_error
 from jaisp.errors import LAUNCHED, LOST, STOPPED, LostProcessError, StoppedError, UserError
 from jaisp.files import batch_receipt, locked, partial_dir, write_problems, write_receipt
+from jaisp.process import is_first, log, set_threads, start_log, tell
 
 if TYPE_CHECKING:
     from jaisp.sky import Cell
@@ -37,8 +38,6 @@ CellOption = Annotated[
 SurveyOption = Annotated[str | None, typer.Option("--survey", help="Only this survey.")]
 GatherOption = Annotated[bool, typer.Option("--gather", help="Sum up what the jobs have done.")]
 
-log = logging.getLogger("jaisp")
-
 
 def main() -> None:
     """Run a command; what the user did wrong becomes one line and exit status 2."""
@@ -47,34 +46,26 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _tell(logging.ERROR, error)
+        tell(logging.ERROR, error)
         sys.exit(2)
     except LostProcessError as error:
         if LAUNCHED in os.environ and "RANK" in os.environ:
             sys.exit(LOST)
-        _tell(logging.ERROR, error)
+        tell(logging.ERROR, error)
         sys.exit(1)
     except StoppedError as error:
-        if _is_first():
-            _tell(logging.WARNING, error)
+        if is_first():
+            tell(logging.WARNING, error)
         sys.exit(STOPPED)
     except Exception as error:
         message = disk_error(error)
         if message is None:
             raise
-        _tell(logging.ERROR, message)
+        tell(logging.ERROR, message)
         sys.exit(2)
     except KeyboardInterrupt:
         print("jaisp: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-
-
-def _tell(level: int, error: Exception | str) -> None:
-    line = f"jaisp: {' '.join(str(error).split())}"
-    if log.handlers:
-        log.log(level, line)
-    else:
-        print(line, file=sys.stderr)
 
 
 @app.command()
@@ -122,11 +113,11 @@ def fetch(
 ) -> None:
     """Bring every tile into the cache, verified."""
     run = _start(config, log_file)
-    from jaisp.fetch import BATCHES, foreseen, gather_fetched
+    from jaisp.fetch import BATCHES, foreseen, gather_fetched, show_foreseen
     from jaisp.fetch import fetch as stage
 
     if dry_run:
-        _print_foreseen(foreseen(run))
+        show_foreseen(foreseen(run))
         return
 
     if batch is not None and not 0 <= batch < BATCHES:
@@ -136,20 +127,6 @@ def fetch(
             write_receipt(run, "fetch", f"batch{number}", stage(run, number, strict=strict))
     if gather or batch is None:
         write_receipt(run, "fetch", "all", gather_fetched(run))
-
-
-def _print_foreseen(rows: list[dict]) -> None:
-    for row in rows:
-        size = "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
-        size = f"about {size}" if row["estimate"] else size
-        where = "here" if row["here"] else "to be fetched"
-        print(f"{row['survey']} {row['band']} {row['tile']}: {size} MB, {where}: {row['file']}")
-    lacking = [row for row in rows if not row["here"]]
-    known = [row["bytes"] for row in lacking if row["bytes"] is not None]
-    about = "about " if any(row["estimate"] for row in lacking) else ""
-    more = f" and {len(lacking) - len(known)} of unknown size" if len(known) < len(lacking) else ""
-    size = f"{about}{sum(known) / 1e6:.1f} MB"
-    print(f"{len(rows)} files, {len(lacking)} to be fetched: {size}{more}")
 
 
 @app.command()
@@ -238,9 +215,9 @@ def train(
     from jaisp.train import train as stage
 
     # A job whose Snakemake was killed may still be at it when the next one comes.
-    with locked(partial_dir(run) / "train.lock") if _is_first() else nullcontext():
+    with locked(partial_dir(run) / "train.lock") if is_first() else nullcontext():
         content = stage(run, threads=threads)
-        if _is_first():
+        if is_first():
             write_receipt(run, "train", "all", content)
 
 
@@ -252,7 +229,7 @@ def _train_together(
     from jaisp.train.launch import launch
 
     # The first process of those started begins the file anew.
-    _log(log_file, mode="a")
+    start_log(log_file, mode="a")
     status = launch([sys.executable, sys.argv[0], "train", *given], processes, threads)
     if status:
         sys.exit(status)
@@ -273,7 +250,7 @@ def embed(
 ) -> None:
     """Turn whole cells into token grids with a WCS, and these into maps."""
     run = _start(config, log_file, threads)
-    from jaisp.batches import cell_receipts
+    from jaisp.blocks import cell_receipts
     from jaisp.embedding import draw_maps, embed_cells, fit_maps, gather_maps
     from jaisp.sky import cells
 
@@ -319,7 +296,7 @@ def evaluate(
     Or compare runs that have been measured: jaisp evaluate --compare A B
     """
     if compare:
-        _log(log_file)
+        start_log(log_file)
         from jaisp.evaluate.compare import compare as side_by_side
 
         side_by_side(runs or [], out)
@@ -364,8 +341,8 @@ def ablate(
     log_file: LogOption = None,
 ) -> None:
     """Run one arm of a list of ablations, or write the page of all."""
-    _set_threads(threads)
-    _log(log_file)
+    set_threads(threads)
+    start_log(log_file)
     from jaisp.ablations.arms import load_ablations
 
     if (arm is None) == (not table) or (table and seed is not None):
@@ -423,43 +400,16 @@ def _root(
 
 def _start(path: Path, log_file: Path | None, threads: int | None = None) -> Config:
     """Read the config and set up the log and the threads of this process."""
-    _set_threads(threads)
-    _log(log_file)
+    set_threads(threads)
+    start_log(log_file)
     return load_config(path)
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-            os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
-
-
-def _log(log_file: Path | None, mode: str = "w") -> None:
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    if log_file is not None and _is_first():
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, mode=mode, encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    # Of a full disk the command tells, not each line that can't be added to the log there.
-    logging.raiseExceptions = False
-    log.handlers.clear()
-    for handler in handlers:
-        log.addHandler(handler)
-    log.setLevel(logging.INFO if _is_first() else logging.WARNING)
-    log.propagate = False
-
-
-def _is_first() -> bool:
-    """Whether this is the process that writes and tells: of those that torchrun starts, one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _jobs(
     run: Config, cell: str | None, survey: str | None
 ) -> Iterator[tuple[str, list["Cell"], str]]:
     """A job's name, its cells and its survey, of all that the options leave."""
-    from jaisp.batches import chosen_batches
+    from jaisp.blocks import chosen_batches
     from jaisp.sky import cells
 
     for name, sky_cells in chosen_batches(run, cells(run), cell).items():

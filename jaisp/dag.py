@@ -13,7 +13,7 @@ import yaml
 
 from jaisp.archives import find_tiles
 from jaisp.archives.files import local_files
-from jaisp.batches import cell_batches
+from jaisp.blocks import cell_batches
 from jaisp.config import (
     Config,
     batch_hash,

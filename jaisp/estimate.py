@@ -14,7 +14,7 @@ import numpy as np
 
 from jaisp.archives.files import local_files
 from jaisp.archives.table import read_tiles, tile_planes, tiles_path
-from jaisp.batches import cell_batches
+from jaisp.blocks import cell_batches
 from jaisp.config import Config
 from jaisp.config.evaluate import PARTS
 from jaisp.embedding.layout import COMPONENTS, MOST_FILES, WINDOW

@@ -363,3 +363,18 @@ def _link(config: Config, tile: Tile, source: Path | str) -> dict:
             temporary.symlink_to(source)
             os.replace(temporary, final)
     return {"file": name, "bytes": source.stat().st_size, "sha256": digest}
+
+
+def show_foreseen(rows: list[dict[str, Any]]) -> None:
+    """Print them, one a line, and what is to be fetched in all."""
+    for row in rows:
+        size = "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
+        size = f"about {size}" if row["estimate"] else size
+        where = "here" if row["here"] else "to be fetched"
+        print(f"{row['survey']} {row['band']} {row['tile']}: {size} MB, {where}: {row['file']}")
+    lacking = [row for row in rows if not row["here"]]
+    known = [row["bytes"] for row in lacking if row["bytes"] is not None]
+    about = "about " if any(row["estimate"] for row in lacking) else ""
+    more = f" and {len(lacking) - len(known)} of unknown size" if len(known) < len(lacking) else ""
+    size = f"{about}{sum(known) / 1e6:.1f} MB"
+    print(f"{len(rows)} files, {len(lacking)} to be fetched: {size}{more}")

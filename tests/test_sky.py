@@ -10,11 +10,9 @@ from jaisp.config import group_hash, load_config
 from jaisp.config.geometry import Region
 from jaisp.sky import (
     NONE,
-    SEPARATION_ARCSEC,
     TEST,
     TRAIN,
     VALIDATION,
-    _pixel_patches,
     cells,
     in_region,
     patch_wcs,
@@ -22,6 +20,8 @@ from jaisp.sky import (
     plane_xy,
     splits,
 )
+from jaisp.sky.division import _pixel_patches
+from jaisp.sky.split import SEPARATION_ARCSEC
 from tests.configs import small_config, write_config
 
 
@@ -72,7 +72,7 @@ def test_planning_wide_sky_works_out_patches_only_where_it_ends(tmp_path, monkey
         asked.append(f"o{order}p{index:07d}")
         return _pixel_patches(order, index, *rest)
 
-    monkeypatch.setattr("jaisp.sky._pixel_patches", counted)
+    monkeypatch.setattr("jaisp.sky.division._pixel_patches", counted)
     config = config_of(tmp_path, **WIDE)
     found = cells(config)
     for cell in found:

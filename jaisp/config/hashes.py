@@ -31,12 +31,12 @@ LEFT_OUT = ("path", "root", "moc", "cloud_access", "token_env", "token_file", "l
 # The code whose change makes a stage's earlier results stale.
 MODULES = {
     "simulate": ("simulate",),
-    "plan": ("plan.py", "archives", "sky.py"),
-    "fetch": ("fetch.py", "packed.py", "planes.py", "sky.py", "structure.py", "transfer"),
+    "plan": ("plan.py", "archives", "sky"),
+    "fetch": ("fetch.py", "packed.py", "planes.py", "sky", "structure.py", "transfer"),
     "warp": (
         "warp",
         "packed.py",
-        "sky.py",
+        "sky",
         "store/codes.py",
         "store/encode.py",
         "store/layout.py",
@@ -50,7 +50,7 @@ MODULES = {
         "store/publish.py",
         "store/reader.py",
         "store/writer.py",
-        "sky.py",
+        "sky",
     ),
     "inject": ("inject",),
     "train": (

@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 
 import jaisp
-from jaisp.batches import cell_receipts
+from jaisp.blocks import cell_receipts
 from jaisp.config import Config
 from jaisp.errors import UserError
 from jaisp.files import partial_dir, read_json, replace_folder, write_json

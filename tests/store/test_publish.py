@@ -284,7 +284,7 @@ def test_no_sky_is_in_two_splits_with_a_held_out_region(dx, dy, size):
 
 
 def test_receipts_of_blocks_are_compared(store, monkeypatch):
-    monkeypatch.setattr("jaisp.batches.MOST_JOBS", 1)
+    monkeypatch.setattr("jaisp.blocks.MOST_JOBS", 1)
     config = small_config()
     checksums = {name: folder_sha256(store / "field" / name) for name in config.surveys}
     for name, told in checksums.items():

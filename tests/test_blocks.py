@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaisp.batches import MOST_JOBS, cell_batches, cell_receipts, chosen_batches
+from jaisp.blocks import MOST_JOBS, cell_batches, cell_receipts, chosen_batches
 from jaisp.config import batch_hash, group_hash, parse_config
 from jaisp.dag import Run
 from jaisp.errors import UserError
