@@ -4,12 +4,12 @@
         [--out docs/benchmarks/fetch.json]
 
 nginx serves one large FITS file, and many of 2 MB. `curl` and `curl --parallel` only write them;
-we receive them to the cache, take their checksums, verify them as FITS with their own checksums,
-sync and rename them: whole, and the transfer alone. What nobody could leave out is timed too: the
-least Python around libcurl that receives, writes, takes SHA-256 and FITS sums in one reading, syncs
-and renames, with no locks, notes, tries, limits or headers. In turns, and the best of each counts.
-As many connections for all. The processors' seconds tell what each costs however busy the machine
-is.
+we receive them to the cache, in as many processes as `jaisp fetch` has, take their checksums,
+verify them as FITS with their own checksums, sync and rename them: whole, and the transfer alone.
+What nobody could leave out is timed too: the least Python around libcurl, in one process, that
+receives, writes, takes SHA-256 and FITS sums in one reading, syncs and renames, with no locks,
+notes, tries, limits or headers. In turns, and the best of each counts. As many connections for all.
+The processors' seconds tell what each costs however busy the machine is.
 """
 
 import argparse
@@ -24,6 +24,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,9 @@ from machine import machine
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from jaisp.config.fetch import FetchConfig
 from jaisp.digest import Digest
+from jaisp.fetch import BATCHES
 from jaisp.structure import verify_structure
+from jaisp.together import side_by_side
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.body import HELD
 from jaisp.transfer.download import Verify
@@ -137,8 +141,14 @@ def with_curl(addresses: list[str], folder: Path) -> None:
 def ours(addresses: list[str], folder: Path, verify: Verify) -> None:
     os.environ["JAISP_CACHE"] = str(folder)
     settings = FetchConfig(per_host=CONCURRENT)
-    with ThreadPoolExecutor(CONCURRENT) as pool:
-        list(pool.map(lambda a: download(Wanted("rubin", a), settings, verify), addresses))
+
+    def batch(number: int) -> None:
+        with ThreadPoolExecutor(CONCURRENT // BATCHES) as pool:
+            own = addresses[number::BATCHES]
+            list(pool.map(lambda a: download(Wanted("rubin", a), settings, verify), own))
+
+    # As `jaisp fetch` does it; to start its processes is part of it.
+    side_by_side([partial(batch, n) for n in range(BATCHES)], nullcontext(lambda: None))
 
 
 def least(addresses: list[str], folder: Path) -> None:

@@ -113,7 +113,7 @@ def fetch(
 ) -> None:
     """Bring every tile into the cache, verified."""
     run = _start(config, log_file)
-    from jaisp.fetch import BATCHES, foreseen, gather_fetched, show_foreseen
+    from jaisp.fetch import BATCHES, fetch_all, foreseen, gather_fetched, show_foreseen
     from jaisp.fetch import fetch as stage
 
     if dry_run:
@@ -122,9 +122,14 @@ def fetch(
 
     if batch is not None and not 0 <= batch < BATCHES:
         raise UserError(f"--batch: {batch} is not one of 0…{BATCHES - 1}")
-    if not gather:
-        for number in range(BATCHES) if batch is None else [batch]:
-            write_receipt(run, "fetch", f"batch{number}", stage(run, number, strict=strict))
+
+    def done(number: int, content: dict) -> None:
+        write_receipt(run, "fetch", f"batch{number}", content)
+
+    if batch is not None and not gather:
+        done(batch, stage(run, batch, strict=strict))
+    elif not gather:
+        fetch_all(run, done, strict=strict)
     if gather or batch is None:
         write_receipt(run, "fetch", "all", gather_fetched(run))
 

@@ -9,11 +9,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,9 +37,10 @@ from jaisp.files import (
     write_problems,
 )
 from jaisp.planes import tile_wcs, verify_planes
-from jaisp.progress import Arrivals, arriving, track
+from jaisp.progress import Arrivals, Draw, arriving, drawn_bytes, track
 from jaisp.sky import cells
 from jaisp.structure import verify_structure
+from jaisp.together import side_by_side
 from jaisp.transfer import Wanted, download, is_address
 from jaisp.transfer.credentials import authorization, source_of
 from jaisp.transfer.download import in_cache
@@ -63,11 +65,14 @@ def batch_of(tile: Tile) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % BATCHES
 
 
-def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
+def fetch(
+    config: Config, batch: int, *, strict: bool = False, draw: Draw | None = None
+) -> dict[str, Any]:
     """Bring every file of a batch's tiles into the cache, and verify every plane.
 
     Returns what was verified and what was set aside, for the batch's receipt. A bad tile goes to
-    the problems; `strict` raises UserError instead.
+    the problems; `strict` raises UserError instead. draw: who is told of bytes that have come, in
+    place of a terminal.
     """
     tiles = [tile for tile in read_tiles(config) if batch_of(tile) == batch]
     stage = f"fetch{batch}"
@@ -77,10 +82,11 @@ def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
     wanted, headers = _wanted(config, tiles)
     bands = _bands(config, tiles)
     start = time.monotonic()
-    with arriving(f"fetch {batch}") if wanted else nullcontext() as arrivals:
-        brought = _bring(config, wanted, bands, headers, arrivals) if arrivals else {}
+    watched = arriving(f"fetch {batch}") if wanted and not draw else nullcontext(Arrivals(draw))
+    with watched as arrivals:
+        brought = _bring(config, wanted, bands, headers, arrivals)
         # Of two bars, that of the bytes is the one to watch.
-        for tile in tiles if wanted else track(tiles, f"fetch {batch}"):
+        for tile in tiles if wanted or draw else track(tiles, f"fetch {batch}"):
             try:
                 planes |= _fetch_tile(config, tile, brought)
             except TileError as error:
@@ -93,6 +99,31 @@ def fetch(config: Config, batch: int, *, strict: bool = False) -> dict:
         _log_brought(batch, brought, time.monotonic() - start)
         _log_saved(batch, tiles, planes)
     return {"planes": planes, "failed": failed}
+
+
+def fetch_all(config: Config, done: Callable[[int, dict], Any], *, strict: bool = False) -> None:
+    """All batches side by side, which share what `fetch.concurrent` gets at a time.
+
+    done: given a batch's number and what `fetch` returns of it, in that batch's own process.
+    """
+    share = -(-config.fetch.concurrent // BATCHES)
+    settings = config.fetch.model_copy(update={"concurrent": share})
+    own = config.model_copy(update={"fetch": settings})
+    # Each process writes its own two: bytes that have come, and those known to.
+    counts = RawArray("q", 2 * BATCHES)
+
+    def job(batch: int) -> None:
+        def draw(here: int, known: int) -> None:
+            counts[2 * batch : 2 * batch + 2] = [here, known]
+
+        done(batch, fetch(own, batch, strict=strict, draw=draw))
+
+    @contextmanager
+    def watching() -> Iterator[Callable[[], None]]:
+        with drawn_bytes("fetch") as draw:
+            yield lambda: draw(sum(counts[::2]), sum(counts[1::2])) if draw else None
+
+    side_by_side([partial(job, batch) for batch in range(BATCHES)], watching())
 
 
 def gather_fetched(config: Config) -> dict:

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 Item = TypeVar("Item")
+Draw = Callable[[int, int], None]  # told of bytes that have come, and of those known to
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
@@ -49,9 +50,8 @@ class Arrivals:
     network's.
     """
 
-    def __init__(self, progress: Progress | None, description: str) -> None:
-        self._progress = progress
-        self._task = None if progress is None else progress.add_task(description, total=None)
+    def __init__(self, draw: Draw | None = None) -> None:
+        self._drawn = draw
         self._lock = threading.Lock()
         self._begun: dict[Hashable, int] = {}
         self._here: dict[Hashable, int] = {}
@@ -84,17 +84,15 @@ class Arrivals:
             return sum(self._here.values()) - begun, sum(self._length.values()) - begun
 
     def _draw(self) -> None:
-        if self._progress is None or self._task is None:
-            return
-        here, known = self.counts()
-        self._progress.update(self._task, completed=here, total=known or None)
+        if self._drawn is not None:
+            self._drawn(*self.counts())
 
 
 @contextmanager
-def arriving(description: str) -> Iterator[Arrivals]:
-    """Draw bytes, rate and time left on standard error while it is a terminal."""
+def drawn_bytes(description: str) -> Iterator[Draw | None]:
+    """What draws bytes, rate and time left on standard error; None where it is no terminal."""
     if not sys.stderr.isatty():
-        yield Arrivals(None, description)
+        yield None
         return
     columns = (
         SpinnerColumn(),
@@ -105,4 +103,16 @@ def arriving(description: str) -> Iterator[Arrivals]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield Arrivals(progress, description)
+        task = progress.add_task(description, total=None)
+
+        def draw(here: int, known: int) -> None:
+            progress.update(task, completed=here, total=known or None)
+
+        yield draw
+
+
+@contextmanager
+def arriving(description: str) -> Iterator[Arrivals]:
+    """Files of which bytes, rate and time left are drawn, while standard error is a terminal."""
+    with drawn_bytes(description) as draw:
+        yield Arrivals(draw)

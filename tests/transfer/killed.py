@@ -15,6 +15,7 @@ from jaisp.cli import main
 
 def fetch(folder: Path, cache: Path, phase: str | None = None, delay_s: float = 0.0) -> None:
     """Run it in `folder`; killed in `phase`, so long after that began."""
+    os.setsid()
     os.environ["JAISP_CACHE"] = str(cache)
     os.chdir(folder)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -26,7 +27,8 @@ def fetch(folder: Path, cache: Path, phase: str | None = None, delay_s: float = 
 
 
 def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    """With all that it has started."""
+    os.killpg(0, signal.SIGKILL)
 
 
 def before(where: str) -> Callable[[float], None]:
