@@ -9,7 +9,9 @@ from jaisp.config.section import Section
 class FetchConfig(Section):
     """How files are got from elsewhere."""
 
-    concurrent: int = Field(8, ge=1, description="Files that a job, or `jaisp fetch` by itself, gets at a time.")
+    concurrent: int = Field(
+        8, ge=1, description="Files that a job, or `jaisp fetch` by itself, gets at a time."
+    )
     per_host: int = Field(
         4, ge=1, description="Files that all jobs of this machine get from one host at a time."
     )
