@@ -94,14 +94,15 @@ def position_table(runs: dict[str, dict]) -> list[str]:
     names = ("bound", "psf_fit", "centroid", "random", "blank", "shuffled", "constant")
     for run, metrics in runs.items():
         for row in metrics["groups"].get("position", []):
-            if row["readout"] != "tokens":
+            if row["readout"] not in ("tokens", "agreed"):
                 continue
+            whose = row["survey"] + (", agreed" if row["readout"] == "agreed" else "")
             interval = f"{row['median_mas_low']:.1f}–{row['median_mas_high']:.1f}"
             beside = [row[f"{name}_mas"] for name in names]
             shown = ["–" if value is None else f"{value:.1f}" for value in beside]
             few = " †" if row["underpowered"] else ""
             lines.append(
-                f"| {run} | {row['sky']} | {row['survey']} | {row['snr']:g} | {row['n']}{few} | "
+                f"| {run} | {row['sky']} | {whose} | {row['snr']:g} | {row['n']}{few} | "
                 f"**{row['median_mas']:.1f}** | {interval} | {' | '.join(shown)} |"
             )
     return lines

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jaisp.config.evaluate import EvaluateConfig
+from jaisp.evaluate.agreed import AgreedReadout
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import (
     REFERENCE,
@@ -32,6 +33,7 @@ from jaisp.evaluate.statistic import drawn_interval
 
 BOTH = "both"
 EACH = "each"
+AGREED = "agreed"
 UNDERPOWERED = 1000
 CLAIM = 5.0  # a constant answer this many times as bad as the bound leaves something to be known
 FEWEST = 20  # sources of a S/N to fit a readout on
@@ -80,18 +82,19 @@ _COLUMNS = ("offset", "snr", "bound", "unit", "is_train", "is_test", "names")
 class Readouts:
     """Fitted on the training sources of one sky.
 
-    probes: of the model and every control, whose features it reads and the readout. constant: by
-    S/N, the best constant answer, mas.
+    readout: its name; `features`: which are read. probes: of the model and every control, whose
+    features it reads and the readout. constant: by S/N, the best constant answer, mas.
     """
 
     readout: str
-    probes: dict[str, tuple[str, Readout]]
+    features: str
+    probes: dict[str, tuple[str, Readout | AgreedReadout]]
     constant: dict[float, Float[np.ndarray, " 2"]]
 
     def errors(self, asked: Asked) -> dict[str, Float[np.ndarray, "source 2"]]:
         """Errors of the model and every control, mas, on sources of the S/N fitted at."""
         found = {
-            name: probe.predict(asked.features[encoder][self.readout], asked.snr) - asked.offset
+            name: probe.predict(asked.features[encoder][self.features], asked.snr) - asked.offset
             for name, (encoder, probe) in self.probes.items()
         }
         constant = np.stack([self.constant[float(level)] for level in asked.snr])
@@ -161,11 +164,9 @@ def fit_readouts(
     """
     fitted = {}
     for survey, own in asked.items():
-        train = own.part(own.is_train)
-        levels = [s for s in np.unique(train.snr) if np.count_nonzero(train.snr == s) >= FEWEST]
-        train = train.part(np.isin(train.snr, levels))
+        train = _enough(own.part(own.is_train))
         for readout in kinds:
-            if levels and readout in own.features["model"]:
+            if len(train.snr) and readout in own.features["model"]:
                 fitted[survey, readout] = _fit(train, readout, settings)
     return fitted
 
@@ -177,7 +178,7 @@ def position_rows(
     outcomes: Outcomes | None = None,
 ) -> list[dict[str, Any]]:
     """A row a survey, readout and S/N, on the test sources of a sky; then one survey's readouts
-    read on another's tokens."""
+    read on another's tokens, and those that the other's tokens were made to agree with."""
     test = {survey: own.part(own.is_test) for survey, own in asked.items()}
     rows: list[dict[str, Any]] = []
     for (survey, _), readouts in fitted.items():
@@ -186,6 +187,9 @@ def position_rows(
         if (first, TOKENS) in fitted and _same_space(asked[first], asked[second]):
             across = f"{first}>{second}"
             rows += _rows(across, fitted[first, TOKENS], test[second], settings, outcomes)
+            agreed = _fit_agreed(asked[first], asked[second], settings)
+            if agreed is not None:
+                rows += _rows(across, agreed, test[second], settings, outcomes)
     return rows
 
 
@@ -253,13 +257,14 @@ def _rows(
         }
 
 
-def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
-    rng = np.random.default_rng(settings.seed)
-    order = np.arange(len(train.snr))
-    for level in np.unique(train.snr):
-        own = np.flatnonzero(train.snr == level)
-        order[own] = rng.permutation(own)
+def _enough(train: Asked) -> Asked:
+    """Those of the S/N at which there are enough to fit on."""
+    levels = [s for s in np.unique(train.snr) if np.count_nonzero(train.snr == s) >= FEWEST]
+    return train.part(np.isin(train.snr, levels))
 
+
+def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
+    order = _shuffled(train, settings)
     every: tuple[Form, ...] = (LINEAR, MLP, ONE_TOKEN) if readout == TOKENS else (LINEAR, MLP)
 
     def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> tuple[str, Readout]:
@@ -272,11 +277,47 @@ def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
             kinds = every if control == "random" else (LINEAR,)
             probes[control] = fit(control, train.offset, kinds)
     probes["shuffled"] = fit("model", train.offset[order], (LINEAR,))
-    constant = {
+    return Readouts(readout, readout, {**probes}, _constant(train))
+
+
+def _fit_agreed(first: Asked, second: Asked, settings: EvaluateConfig) -> Readouts | None:
+    """A readout of the first survey's positions that the second's tokens agree with; None where
+    too little training sky is seen by both."""
+    named = np.intersect1d(first.names[first.is_train], second.names[second.is_train])
+    # Both list the sources of a sky in the same order.
+    train, other = (_enough(each.part(np.isin(each.names, named))) for each in (first, second))
+    if not len(train.snr):
+        return None
+
+    def fit(encoder: str, offset: np.ndarray) -> tuple[str, AgreedReadout]:
+        here, there = train.features[encoder][TOKENS], other.features[encoder][TOKENS]
+        return encoder, AgreedReadout(
+            here, there, offset, train.snr, train.unit, settings.seed, REFERENCE
+        )
+
+    probes = {"model": fit("model", train.offset)}
+    for control in ("random", "blank"):
+        if control in train.features:
+            probes[control] = fit(control, train.offset)
+    probes["shuffled"] = fit("model", train.offset[_shuffled(train, settings)])
+    return Readouts(AGREED, TOKENS, {**probes}, _constant(train))
+
+
+def _shuffled(train: Asked, settings: EvaluateConfig) -> Int[np.ndarray, " source"]:
+    """Other sources of the same S/N."""
+    rng = np.random.default_rng(settings.seed)
+    order = np.arange(len(train.snr))
+    for level in np.unique(train.snr):
+        own = np.flatnonzero(train.snr == level)
+        order[own] = rng.permutation(own)
+    return order
+
+
+def _constant(train: Asked) -> dict[float, Float[np.ndarray, " 2"]]:
+    return {
         float(level): np.median(train.offset[train.snr == level], axis=0)
         for level in np.unique(train.snr)
     }
-    return Readouts(readout, probes, constant)
 
 
 def figures(

@@ -65,8 +65,12 @@ def _row(row, x, y, level, bound, kind, split, rng) -> dict:
     return own
 
 
-def plant(monkeypatch, wrong_survey: str = "", knows: bool = True) -> None:
-    """Let every encoder's features be a random projection of offsets that err by the bound."""
+def plant(monkeypatch, wrong_survey: str = "", knows: bool = True, trap_survey: str = "") -> None:
+    """Let every encoder's features be a random projection of offsets that err by the bound.
+
+    trap_survey: two features more, which tell where a source is in this survey, and nothing in
+    others.
+    """
 
     def planted(sky, survey, encoders, tokens, edge_tokens):
         rng = np.random.default_rng(list(survey.encode()))
@@ -78,6 +82,10 @@ def plant(monkeypatch, wrong_survey: str = "", knows: bool = True) -> None:
         offset += rng.normal(size=offset.shape) * sky.column("bound_mas_sharp")[:, None] / 1000
         matrix = np.random.default_rng(3).normal(size=(2, 24))
         seen = offset @ matrix
+        if trap_survey:
+            told = place - corner - (tokens + 0.5) * TOKEN
+            told = told if survey == trap_survey else 30 * rng.normal(size=told.shape)
+            seen = np.concatenate([seen, told], axis=1)
         nothing = rng.normal(size=seen.shape)
         own = {"model": seen if knows else nothing, "random": nothing, "blank": 0 * nothing}
         return {name: {"tokens": own[name].astype(np.float32)} for name in encoders}
@@ -147,10 +155,12 @@ def oracle(sky):
 
 
 def test_an_oracle_reaches_its_error_everywhere(oracle):
-    found = {(row["survey"], row["snr"]): row for row in oracle}
-    surveys = ("sharp", "wide", "both", "sharp>wide", "wide>sharp")
-    assert set(found) == {(survey, snr) for survey in surveys for snr in BOUND}
-    for (survey, snr), row in found.items():
+    found = {(row["survey"], row["readout"], row["snr"]): row for row in oracle}
+    across = ("sharp>wide", "wide>sharp")
+    kinds = [(survey, "tokens") for survey in ("sharp", "wide", "both", *across)]
+    kinds += [(survey, "agreed") for survey in across]
+    assert set(found) == {(*kind, snr) for kind in kinds for snr in BOUND}
+    for (survey, _, snr), row in found.items():
         # Two independent looks are better than one.
         expected = BOUND[snr] * (1 / np.sqrt(2) if survey == "both" else 1)
         assert row["median_mas"] == pytest.approx(expected, rel=0.2)
@@ -181,11 +191,28 @@ def test_encoders_that_know_nothing_are_at_chance(sky, encoder):
 
 def test_a_survey_displaced_by_a_token_shows_across(sky, monkeypatch):
     plant(monkeypatch, wrong_survey="wide")
-    found = {row["survey"]: row for row in position(sky, ENCODERS, SETTINGS) if row["snr"] == 100}
+    rows = position(sky, ENCODERS, SETTINGS)
+    found = {row["survey"]: row for row in rows if (row["readout"], row["snr"]) == ("tokens", 100)}
     assert abs(found["sharp>wide"]["bias_x_mas"]) == pytest.approx(TOKEN * 1000, rel=0.1)
     assert abs(found["sharp>wide"]["bias_y_mas"]) < 0.05 * TOKEN * 1000
     # Within a survey a readout takes a constant displacement for its own.
     assert abs(found["wide"]["bias_x_mas"]) < 0.05 * TOKEN * 1000
+
+
+def test_what_one_survey_alone_tells_is_left_out_of_a_readout_that_both_agree_on(sky, monkeypatch):
+    plant(monkeypatch, trap_survey="sharp")
+    rows = {
+        (row["survey"], row["readout"]): row
+        for row in position(sky, ENCODERS, SETTINGS)
+        if row["snr"] == 10
+    }
+    assert rows["sharp", "tokens"]["median_mas"] < 0.5 * BOUND[10]
+    assert rows["sharp>wide", "tokens"]["median_mas"] > 10 * BOUND[10]
+    agreed = rows["sharp>wide", "agreed"]
+    assert agreed["median_mas"] == pytest.approx(BOUND[10], rel=0.3)
+    assert abs(agreed["bias_x_mas"]) < 0.3 * BOUND[10]
+    for control in ("random", "blank", "shuffled"):
+        assert agreed[f"{control}_mas"] > 0.9 * agreed["constant_mas"]
 
 
 def test_little_to_be_known_carries_no_claim(sky, monkeypatch):

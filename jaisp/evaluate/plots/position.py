@@ -18,6 +18,8 @@ OTHERS: dict[str, tuple[str, str, str]] = {
     "shuffled_mas": (COLOURS["shuffled"], ":", "shuffled"),
     "constant_mas": ("black", ":", "best constant"),
 }
+# Colour of readouts beside that of a survey's tokens.
+MORE = {"scales": COLOURS["pixels"], "agreed": COLOURS["model"]}
 
 
 def position_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
@@ -35,13 +37,17 @@ def position_errors(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for number, (axis, survey) in enumerate(zip(axes, surveys, strict=False)):
         own = [row for row in rows if row["survey"] == survey]
         _errors(axis, [row for row in own if row["readout"] == "tokens"])
-        scales = [row for row in own if row["readout"] == "scales"]
-        if scales:
-            line(axis, scales, "snr", "median_mas", COLOURS["pixels"], "-.", "scales")
+        for readout, colour in MORE.items():
+            more = [row for row in own if row["readout"] == readout]
+            line(axis, more, "snr", "median_mas", colour, "-.", readout)
         axis.set(xscale="log", yscale="log", xlabel="S/N", title=survey.replace(">", " → "))
         if number % 3 == 0:
             axis.set_ylabel("σ of a coordinate (mas)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    drawn: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        drawn = dict(zip(labels, handles, strict=True)) | drawn
+    figure.legend(list(drawn.values()), list(drawn), loc="outside right center", fontsize=7)
     return figure
 
 
