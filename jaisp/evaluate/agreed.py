@@ -6,7 +6,7 @@ positions, and to say of the other's tokens of the same training sources what it
 position is told of the other's tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
@@ -28,7 +28,7 @@ class AgreedReadout:
         one's frame. snr: nominal, a few values. units: the piece of sky of each source.
     own: which of the features are the source's own token's. All of them are tried, and these alone;
         at each S/N a part of the training sky that none was fitted on decides, by how far the
-        first survey's tokens err there and how far the second's disagree.
+        first survey's tokens err there and how far the second's disagree. forms: decided already.
 
     chosen: by S/N, which form it was.
     """
@@ -42,16 +42,18 @@ class AgreedReadout:
         units: Shaped[np.ndarray, " source"],
         seed: int,
         own: slice,
+        forms: Mapping[float, Form] | None = None,
     ) -> None:
         self._columns: dict[Form, slice] = {LINEAR: slice(None), ONE_TOKEN: own}
-        self.chosen: dict[float, Form] = {}
+        self.chosen: dict[float, Form] = dict(forms or {})
         self._fitted: dict[float, Predict] = {}
-        for level in np.unique(snr):
+        for level in np.unique(snr).tolist():
             same = snr == level
             part = first[same], second[same], offsets[same], units[same]
-            form = min(self._columns, key=lambda form: self._error(form, *part, seed))
-            self.chosen[float(level)] = form
-            self._fitted[float(level)] = self._fit(form, *part, seed)
+            if forms is None:
+                errors = {form: self._error(form, *part, seed) for form in self._columns}
+                self.chosen[level] = min(errors, key=errors.__getitem__)
+            self._fitted[level] = self._fit(self.chosen[level], *part, seed)
 
     def predict(
         self, features: Float32[np.ndarray, "source feature"], snr: Float[np.ndarray, " source"]

@@ -289,17 +289,20 @@ def _fit_agreed(first: Asked, second: Asked, settings: EvaluateConfig) -> Readou
     if not len(train.snr):
         return None
 
-    def fit(encoder: str, offset: np.ndarray) -> tuple[str, AgreedReadout]:
+    def fit(
+        encoder: str, offset: np.ndarray, forms: Mapping[float, Form] | None = None
+    ) -> tuple[str, AgreedReadout]:
         here, there = train.features[encoder][TOKENS], other.features[encoder][TOKENS]
-        return encoder, AgreedReadout(
-            here, there, offset, train.snr, train.unit, settings.seed, REFERENCE
-        )
+        own = train.snr, train.unit, settings.seed, REFERENCE
+        return encoder, AgreedReadout(here, there, offset, *own, forms)
 
     probes = {"model": fit("model", train.offset)}
-    for control in ("random", "blank"):
-        if control in train.features:
-            probes[control] = fit(control, train.offset)
-    probes["shuffled"] = fit("model", train.offset[_shuffled(train, settings)])
+    chosen = probes["model"][1].chosen
+    if "random" in train.features:
+        probes["random"] = fit("random", train.offset)
+    if "blank" in train.features:
+        probes["blank"] = fit("blank", train.offset, chosen)
+    probes["shuffled"] = fit("model", train.offset[_shuffled(train, settings)], chosen)
     return Readouts(AGREED, TOKENS, {**probes}, _constant(train))
 
 
