@@ -5,7 +5,7 @@
 
 nginx serves one large FITS file, and many of 2 MB. `curl` and `curl --parallel` only write them;
 we receive them to the cache, in as many processes as `jaisp fetch` has, take their checksums,
-verify them as FITS with their own checksums, sync and rename them: whole, and the transfer alone.
+verify them as FITS with their own checksums, sync and rename them; and likewise in one process.
 What nobody could leave out is timed too: the least Python around libcurl, in one process, that
 receives, writes, takes SHA-256 and FITS sums in one reading, syncs and renames, with no locks,
 notes, tries, limits or headers. In turns, and the best of each counts. As many connections for all.
@@ -41,7 +41,6 @@ from jaisp.structure import verify_structure
 from jaisp.together import side_by_side
 from jaisp.transfer import Wanted, download
 from jaisp.transfer.body import HELD
-from jaisp.transfer.download import Verify
 from jaisp.transfer.http import BUFFER
 from tests.services.nginx import nginx
 
@@ -92,8 +91,8 @@ def compare(address: str, names: list[str], folder: Path, rounds: int) -> dict[s
     addresses = [f"{address}/{name}" for name in names]
     ways: dict[str, Callable[[Path], None]] = {
         "curl": lambda new: with_curl(addresses, new),
-        "ours, whole": lambda new: ours(addresses, new, verify_structure),
-        "ours, not opened": lambda new: ours(addresses, new, lambda path, digest: None),
+        "ours": lambda new: ours(addresses, new, BATCHES),
+        "ours, one process": lambda new: ours(addresses, new, 1),
         "the least": lambda new: least(addresses, new),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -138,17 +137,17 @@ def with_curl(addresses: list[str], folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def ours(addresses: list[str], folder: Path, verify: Verify) -> None:
+def ours(addresses: list[str], folder: Path, processes: int) -> None:
     os.environ["JAISP_CACHE"] = str(folder)
     settings = FetchConfig(per_host=CONCURRENT)
 
     def batch(number: int) -> None:
-        with ThreadPoolExecutor(CONCURRENT // BATCHES) as pool:
-            own = addresses[number::BATCHES]
-            list(pool.map(lambda a: download(Wanted("rubin", a), settings, verify), own))
+        with ThreadPoolExecutor(CONCURRENT // processes) as pool:
+            own = [Wanted("rubin", address) for address in addresses[number::processes]]
+            list(pool.map(lambda wanted: download(wanted, settings, verify_structure), own))
 
     # As `jaisp fetch` does it; to start its processes is part of it.
-    side_by_side([partial(batch, n) for n in range(BATCHES)], nullcontext(lambda: None))
+    side_by_side([partial(batch, n) for n in range(processes)], nullcontext(lambda: None))
 
 
 def least(addresses: list[str], folder: Path) -> None:

@@ -191,7 +191,7 @@ def loader_table(found: dict) -> list[str]:
 def fetch_table(found: dict) -> list[str]:
     """Fetching against curl."""
     lines = [
-        "| what | curl, MB/s | ours, MB/s | ours over curl | not opened as FITS, over curl "
+        "| what | curl, MB/s | ours, MB/s | ours over curl | in one process, over curl "
         "| curl, CPU s/GB | ours, CPU s/GB |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -199,9 +199,9 @@ def fetch_table(found: dict) -> list[str]:
         if not isinstance(row, dict):
             continue
         lines.append(
-            f"| {name} | {row['curl, MB/s']:.0f} | {row['ours, whole, MB/s']:.0f} | "
-            f"**{row['ours, whole, over curl']:.2f}** | {row['ours, not opened, over curl']:.2f} | "
-            f"{row['curl, CPU s/GB']:.1f} | {row['ours, whole, CPU s/GB']:.1f} |"
+            f"| {name} | {row['curl, MB/s']:.0f} | {row['ours, MB/s']:.0f} | "
+            f"**{row['ours, over curl']:.2f}** | {row['ours, one process, over curl']:.2f} | "
+            f"{row['curl, CPU s/GB']:.1f} | {row['ours, CPU s/GB']:.1f} |"
         )
     return [*lines, "", f"{found['machine']}; load average before: {found['load before']:.1f}."]
 

@@ -102,28 +102,30 @@ def fetch(
 
 
 def fetch_all(config: Config, done: Callable[[int, dict], Any], *, strict: bool = False) -> None:
-    """All batches side by side, which share what `fetch.concurrent` gets at a time.
+    """All batches, in processes side by side, which share what `fetch.concurrent` gets at a time.
 
     done: given a batch's number and what `fetch` returns of it, in that batch's own process.
     """
-    share = -(-config.fetch.concurrent // BATCHES)
-    settings = config.fetch.model_copy(update={"concurrent": share})
-    own = config.model_copy(update={"fetch": settings})
-    # Each process writes its own two: bytes that have come, and those known to.
+    processes = min(BATCHES, config.fetch.concurrent)
+    # Each batch writes its own two: bytes that have come, and those known to.
     counts = RawArray("q", 2 * BATCHES)
 
-    def job(batch: int) -> None:
-        def draw(here: int, known: int) -> None:
-            counts[2 * batch : 2 * batch + 2] = [here, known]
+    def job(number: int) -> None:
+        share = len(range(number, config.fetch.concurrent, processes))
+        settings = config.fetch.model_copy(update={"concurrent": share})
+        own = config.model_copy(update={"fetch": settings})
+        for batch in range(number, BATCHES, processes):
+            done(batch, fetch(own, batch, strict=strict, draw=partial(tell, batch)))
 
-        done(batch, fetch(own, batch, strict=strict, draw=draw))
+    def tell(batch: int, here: int, known: int) -> None:
+        counts[2 * batch : 2 * batch + 2] = [here, known]
 
     @contextmanager
     def watching() -> Iterator[Callable[[], None]]:
         with drawn_bytes("fetch") as draw:
             yield lambda: draw(sum(counts[::2]), sum(counts[1::2])) if draw else None
 
-    side_by_side([partial(job, batch) for batch in range(BATCHES)], watching())
+    side_by_side([partial(job, number) for number in range(processes)], watching())
 
 
 def gather_fetched(config: Config) -> dict:

@@ -1,6 +1,8 @@
 """Plan and fetch: what is found, what is verified, what is set aside."""
 
 import gzip
+import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from jaisp.cache import cache_folder, cache_name
 from jaisp.config import dump_config, load_config, parse_config
 from jaisp.errors import UserError
 from jaisp.fetch import BATCHES, fetch, foreseen, gather_fetched
+from jaisp.fetch import fetch_all as fetch_side_by_side
 from jaisp.files import sha256, write_receipt
 from jaisp.plan import plan
 from tests.configs import small_config, survey, write_config, write_small_field, write_tile
@@ -403,3 +406,23 @@ def test_a_dry_run_fetches_nothing(elsewhere):
     assert "2 files, 2 to be fetched" in told.stdout
     assert not verified_planes(config)
     assert not any(file.whole for file in server.files.values())
+
+
+@pytest.mark.parametrize("concurrent", [1, 3, 4, 10])
+def test_processes_share_what_may_come_at_a_time(tmp_path, field, monkeypatch, concurrent):
+    def fetched(own, batch, *, strict, draw):
+        draw(1, 1)
+        return {"process": os.getpid(), "share": own.fetch.concurrent}
+
+    monkeypatch.setattr("jaisp.fetch.fetch", fetched)
+    settings = field.fetch.model_copy(update={"concurrent": concurrent})
+    own = field.model_copy(update={"fetch": settings})
+
+    def done(batch, content):
+        (tmp_path / f"{batch}").write_text(json.dumps(content))
+
+    fetch_side_by_side(own, done)
+    done = [json.loads((tmp_path / f"{batch}").read_text()) for batch in range(BATCHES)]
+    shares = {each["process"]: each["share"] for each in done}
+    assert len(shares) == min(BATCHES, concurrent)
+    assert sum(shares.values()) == concurrent

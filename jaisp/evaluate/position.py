@@ -289,20 +289,17 @@ def _fit_agreed(first: Asked, second: Asked, settings: EvaluateConfig) -> Readou
     if not len(train.snr):
         return None
 
-    def fit(
-        encoder: str, offset: np.ndarray, forms: Mapping[float, Form] | None = None
-    ) -> tuple[str, AgreedReadout]:
+    def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> tuple[str, AgreedReadout]:
         here, there = train.features[encoder][TOKENS], other.features[encoder][TOKENS]
-        own = train.snr, train.unit, settings.seed, REFERENCE
-        return encoder, AgreedReadout(here, there, offset, *own, forms)
+        own = train.snr, train.unit, settings.seed, kinds, REFERENCE
+        return encoder, AgreedReadout(here, there, offset, *own)
 
-    probes = {"model": fit("model", train.offset)}
-    chosen = probes["model"][1].chosen
-    if "random" in train.features:
-        probes["random"] = fit("random", train.offset)
-    if "blank" in train.features:
-        probes["blank"] = fit("blank", train.offset, chosen)
-    probes["shuffled"] = fit("model", train.offset[_shuffled(train, settings)], chosen)
+    probes = {"model": fit("model", train.offset, (LINEAR, ONE_TOKEN))}
+    for control in ("random", "blank"):
+        if control in train.features:
+            kinds: tuple[Form, ...] = (LINEAR, ONE_TOKEN) if control == "random" else (LINEAR,)
+            probes[control] = fit(control, train.offset, kinds)
+    probes["shuffled"] = fit("model", train.offset[_shuffled(train, settings)], (LINEAR,))
     return Readouts(AGREED, TOKENS, {**probes}, _constant(train))
 
 
