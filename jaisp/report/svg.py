@@ -46,10 +46,15 @@ STYLE: Any = {
 }
 
 
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of small panels, sizes in inches; use inside `matplotlib.rc_context(STYLE)`."""
+def panels(
+    rows: int, columns: int, width: float, height: float, heights: list[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of small panels, sizes in inches; use inside `matplotlib.rc_context(STYLE)`.
+
+    heights: of its rows, in proportion; default all alike.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     figure.patch.set_alpha(0)
     for one in axes.flat:
         one.patch.set_alpha(0)

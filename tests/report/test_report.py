@@ -14,6 +14,7 @@ from jaisp.config import Config, group_hash, parse_config
 from jaisp.files import record_problem, write_json
 from jaisp.report import report
 from jaisp.report.curves import read_history, training_curves
+from jaisp.report.field import islands
 from jaisp.report.provenance import resolved_config, stages, tiles_by_survey
 from jaisp.sky import cells
 from jaisp.store.publish import publish
@@ -211,3 +212,17 @@ def test_releases_are_told_and_no_address_s_secrets(config):
     assert first.releases == "DP1, deep, 2025-05-01"
     assert first.ids == ["g 7", "g https://a/b.fits"]
     assert (second.survey, second.releases) == ("euclid", "")
+
+
+@pytest.mark.parametrize(
+    ("degrees_apart", "expected"),
+    [
+        ([0, 0, 0, 0, 0, 0], [[0, 1, 2, 3, 4, 5]]),
+        ([0, 0, 2, 0, 2, 2], [[0, 1, 3], [2, 4, 5]]),
+        ([0, 2, 4, 6, 8, 10], [[0, 1, 2, 3, 4, 5]]),
+    ],
+)
+def test_fields_far_apart_have_a_map_each_unless_they_are_many(degrees_apart, expected):
+    ra, patch_arcsec = np.full(6, 53.1), 51.2
+    dec = np.array(degrees_apart) + np.arange(6) * patch_arcsec / 3600
+    assert [own.tolist() for own in islands(ra, dec, patch_arcsec)] == expected

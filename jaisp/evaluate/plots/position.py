@@ -19,7 +19,7 @@ OTHERS: dict[str, tuple[str, str, str]] = {
     "constant_mas": ("black", ":", "best constant"),
 }
 # Colour of readouts beside that of a survey's tokens.
-MORE = {"scales": COLOURS["pixels"], "agreed": COLOURS["model"]}
+MORE = {"scales": "#56B4E9", "agreed": COLOURS["model"]}
 
 
 def position_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
