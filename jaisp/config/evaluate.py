@@ -40,6 +40,12 @@ class EvaluateConfig(Section):
     patches: int = Field(
         128, ge=1, description="Test patches measured at most, evenly over the sky."
     )
+    train_patches: int | None = Field(
+        None,
+        ge=1,
+        description="Training patches, at most, of whose sources and displacements probes learn, "
+        "evenly over the sky; default: as many as `patches`.",
+    )
     band_patches: int = Field(
         12, ge=1, description="Test patches on which single bands meet, evenly drawn of those."
     )
@@ -51,6 +57,10 @@ class EvaluateConfig(Section):
     )
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of an interval.")
     seed: int = Field(1, ge=0, description="Of crops, controls and intervals.")
+
+    def patches_of(self, split: str) -> int:
+        """How many patches of a split are looked at, at most."""
+        return (self.train_patches or self.patches) if split == "train" else self.patches
 
     @property
     def edge(self) -> int:

@@ -48,6 +48,13 @@ class PositionConfig(Section):
 
     weight: float = Field(0.03, ge=0.0, description="Weight of the position term; 0: none.")
     sources: int = Field(24, ge=1, description="Sources added a step, in each survey.")
+    broadest: float = Field(
+        1.0,
+        ge=1.0,
+        le=2.0,
+        description="They are as wide as the PSF, or up to so many times as wide: as on sky of "
+        "poorer seeing.",
+    )
     aligned: bool = Field(
         True, description="Their tokens count among the pairs of two surveys, too."
     )

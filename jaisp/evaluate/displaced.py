@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.injected import AROUND, InjectedSky
 from jaisp.evaluate.motion import Motion
 from jaisp.evaluate.scene import Encoder, Scene
@@ -66,12 +67,17 @@ class Encoded:
     mean: dict[str, dict[str, Float32[np.ndarray, " feature"]]]
 
 
-def displaced_patches(home: Store, displaced: InjectedSky, most: int) -> Patches:
-    """Patches of train and test split, at most `most` of each, evenly over the sky."""
+def displaced_patches(home: Store, displaced: InjectedSky, settings: EvaluateConfig) -> Patches:
+    """Patches of train and test split, at most so many of each, evenly over the sky."""
     table, store = displaced.sources, displaced.store
     split = np.asarray(table["split"]).astype(str)
     chosen = np.sort(
-        np.concatenate([_evenly(np.flatnonzero(split == name), most) for name in ("train", "test")])
+        np.concatenate(
+            [
+                _evenly(np.flatnonzero(split == name), settings.patches_of(name))
+                for name in ("train", "test")
+            ]
+        )
     )
     names = [f"{table['cell'][i]}/{table['row'][i]}" for i in chosen]
     motion = {

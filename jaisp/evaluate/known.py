@@ -219,13 +219,17 @@ def known_sky(
     """The sources of test and training sky above `snr_min` in any band, the brightest of a token.
 
     truth: the table that `simulate` wrote, or its path; without one, or where there is no such
-    file, sep's sources and apertures stand for it. At most `settings.patches` patches of each
+    file, sep's sources and apertures stand for it. At most `settings.patches_of` patches of each
     split, in squares of neighbours, evenly over the sky. None when there is no source.
     """
     if isinstance(truth, Path):
         truth = Table.read(truth, format="ascii.ecsv") if truth.exists() else None
     surroundings = Surroundings(store)
-    numbers = [n for split in ("train", "test") for n in _drawn(store, split, settings.patches)]
+    numbers = [
+        number
+        for split in ("train", "test")
+        for number in _drawn(store, split, settings.patches_of(split))
+    ]
     by_patch = _by_patch(store, truth) if truth is not None else None
     tables, tokens, stamps = [], [], []
     for number in track(numbers, "measure sources"):

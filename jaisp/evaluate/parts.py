@@ -102,7 +102,7 @@ def measure_position(bench: Bench) -> Found:
     at_home = asked_of(home, seen, settings)
     fitted = fit_readouts(at_home, settings)
     rows = position_rows(at_home, fitted, settings, outcomes)
-    figures = position_figures(home, seen, encoders, settings)
+    figures = position_figures(home, seen, encoders, fitted, settings)
     losses = withheld(figures, bench.bands, settings, outcomes)
     groups = {"position": rows, "withheld": losses, "transfer": []}
     second = bench.known_sky("second_empty")

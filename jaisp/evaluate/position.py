@@ -26,7 +26,7 @@ from jaisp.evaluate.injected import (
     reference_tokens,
 )
 from jaisp.evaluate.outcomes import Outcomes
-from jaisp.evaluate.readout import LINEAR, MLP, ONE_TOKEN, Form, Readout
+from jaisp.evaluate.readout import LINEAR, MLP, ONE_TOKEN, STACKED, Form, Readout
 from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import drawn_interval
@@ -46,7 +46,8 @@ class Asked:
 
     offset: from the reference token's centre, in mas, in the survey's own frame. baselines: errors
     of the classical answers, mas; NaN where there is none. names: CELL/ROW/… of each source. field:
-    the sky's name. interval_unit: what `unit` counts.
+    the sky's name. interval_unit: what `unit` counts. surveys: of how many features stand side by
+    side.
     """
 
     survey: str
@@ -61,6 +62,7 @@ class Asked:
     names: Shaped[np.ndarray, " source"]
     field: str
     interval_unit: str
+    surveys: int = 1
 
     def part(self, chosen: Bool[np.ndarray, " source"]) -> "Asked":
         """Some of the sources."""
@@ -149,7 +151,8 @@ def together_of(
     if len(sky.store.surveys) < 2 or BOTH not in np.asarray(sky.sources["kind"]):
         return None
     _, centres = reference_tokens(sky, settings.seed)
-    return _asked(sky, BOTH, BOTH, joined(list(seen.values())), centres)
+    own = _asked(sky, BOTH, BOTH, joined(list(seen.values())), centres)
+    return replace(own, surveys=len(seen))
 
 
 def fit_readouts(
@@ -265,11 +268,13 @@ def _enough(train: Asked) -> Asked:
 
 def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
     order = _shuffled(train, settings)
-    every: tuple[Form, ...] = (LINEAR, MLP, ONE_TOKEN) if readout == TOKENS else (LINEAR, MLP)
+    every: tuple[Form, ...] = (LINEAR, MLP)
+    if readout == TOKENS:
+        every = (*every, ONE_TOKEN, STACKED)
 
     def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> tuple[str, Readout]:
-        own, seed = train.features[encoder][readout], settings.seed
-        return encoder, Readout(own, offset, train.snr, train.unit, seed, kinds, REFERENCE)
+        own, asked = train.features[encoder][readout], (train.snr, train.unit, settings.seed)
+        return encoder, Readout(own, offset, *asked, kinds, REFERENCE, train.surveys)
 
     probes = {"model": fit("model", train.offset, every)}
     for control in ("random", "blank"):

@@ -1,24 +1,29 @@
 """Reading a position off tokens: a linear map for each S/N, of the source's own token or of those
-around it, too; or one small network for all S/N.
+around it, too, or of what such maps answer for each survey; or one small network for all S/N.
 
 Tokens around it tell more, and many dimensions times nine of them are more numbers than there are
 sources to fit on. Training sky decides.
 """
 
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 from sklearn.decomposition import PCA
 
+from jaisp.evaluate.clipped import fit_clipped
 from jaisp.evaluate.folds import folds
 from jaisp.evaluate.probe import MOST_BENT, fit_probe
 from jaisp.evaluate.scatter import scatter
+from jaisp.evaluate.stacked import Shown, fit_stacked
 
-Form = Literal["one token", "linear", "mlp"]
+Form = Literal["one token", "linear", "stacked", "mlp"]
 ONE_TOKEN: Final = "one token"
 LINEAR: Final = "linear"
+STACKED: Final = "stacked"
 MLP: Final = "mlp"
 PARTS = 5  # of the training sky, one of which decides between forms
 
@@ -35,6 +40,8 @@ class Readout:
     kinds: which forms are tried; the best one is chosen at each S/N on a part of the training
         sky that none was fitted on, and fitted again on all of it.
     own: which of the features are the source's own token's; all that `one token` is given.
+    surveys: whose features stand side by side, as many of each. `stacked` reads each by itself, its
+        own token and all of them, and weighs the answers.
 
     chosen: by S/N, which form it was.
     """
@@ -48,8 +55,9 @@ class Readout:
         seed: int,
         kinds: tuple[Form, ...] = (LINEAR, MLP),
         own: slice = slice(None),
+        surveys: int = 1,
     ) -> None:
-        self._own = own
+        self._own, self._surveys = own, surveys
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
         # Components say nothing of the offsets: those of all sources choose no form.
         self._reduce = components(features, seed) if MLP in kinds else None
@@ -88,34 +96,53 @@ class Readout:
         units: np.ndarray,
         seed: int,
     ) -> Predict:
+        part = features, offsets, snr, units, seed
+        if kind == STACKED:
+            return _each_snr(partial(fit_stacked, self._parts(features.shape[1])), *part)
         if kind == ONE_TOKEN:
-            predict = _linear(features[:, self._own], offsets, snr, units, seed)
+            predict = _each_snr(_fit_linear, features[:, self._own], *part[1:])
             return lambda features, snr: predict(features[:, self._own], snr)
         if kind == LINEAR or self._reduce is None:
-            return _linear(features, offsets, snr, units, seed)
+            return _each_snr(_fit_linear, *part)
         # One network for all S/N.
         reduce = self._reduce
         probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units, together=True)
         return lambda features, snr: probe.predict(reduce.transform(features))
 
+    def _parts(self, width: int) -> list[Shown]:
+        """What each of the maps that are stacked is shown of so many features."""
+        each = width // self._surveys
+        blocks = [slice(start, start + each) for start in range(0, width, each)]
+        every: list[Shown] = [itemgetter((slice(None), block)) for block in blocks]
+        return every + [lambda features, part=part: part(features)[:, self._own] for part in every]
 
-def _linear(
-    features: np.ndarray, offsets: np.ndarray, snr: np.ndarray, units: np.ndarray, seed: int
+
+def _fit_linear(
+    features: np.ndarray, offsets: np.ndarray, seed: int, units: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    return fit_clipped(features, offsets, seed, units)[0].predict
+
+
+def _each_snr(
+    fit: Callable[..., Callable[[np.ndarray], np.ndarray]],
+    features: np.ndarray,
+    offsets: np.ndarray,
+    snr: np.ndarray,
+    units: np.ndarray,
+    seed: int,
 ) -> Predict:
-    """A ridge regression a S/N: how much a token can be trusted depends on it."""
-    probes = {
-        float(level): fit_probe(
-            LINEAR, features[snr == level], offsets[snr == level], seed, units[snr == level]
-        )
+    """A fit a S/N: how much a token can be trusted depends on it."""
+    fitted = {
+        float(level): fit(features[snr == level], offsets[snr == level], seed, units[snr == level])
         for level in np.unique(snr)
     }
 
     def predict(features: np.ndarray, snr: np.ndarray) -> np.ndarray:
         found = np.empty((len(features), 2))
-        for level, probe in probes.items():
+        for level, answer in fitted.items():
             own = snr == level
             if own.any():
-                found[own] = probe.predict(features[own])
+                found[own] = answer(features[own])
         return found
 
     return predict

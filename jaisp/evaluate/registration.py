@@ -83,7 +83,7 @@ def registered(
     settings: EvaluateConfig,
 ) -> Iterator[Registered]:
     """See `registration`: pair by pair of surveys, those without a row left out."""
-    patches = displaced_patches(home, displaced, settings.patches)
+    patches = displaced_patches(home, displaced, settings)
     catalogues = home_catalogues(home, patches)
     moved = displaced_catalogues(displaced.store, patches)
     sources = chosen_sources(home, catalogues, settings.snr_min)

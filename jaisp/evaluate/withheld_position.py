@@ -13,6 +13,7 @@ from jaisp.evaluate.position import (
     BOTH,
     UNDERPOWERED,
     Asked,
+    Fitted,
     Readouts,
     fit_readouts,
     together_of,
@@ -30,17 +31,21 @@ def position_figures(
     sky: InjectedSky,
     seen: Mapping[str, Features],
     encoders: Mapping[str, Encoder],
+    fitted: Fitted,
     settings: EvaluateConfig,
 ) -> list[Figure]:
     """Error of the position read off the tokens of all surveys, a figure a S/N, in mas.
 
-    seen: from `position.seen_of` that sky. Without a survey, readouts are fitted anew on the tokens
-    that are left; without a band, those that were fitted with everything are read unchanged, on a
-    few test patches.
+    seen: from `position.seen_of` that sky; fitted: from `position.fit_readouts`. Without a survey,
+    readouts are fitted anew on the tokens that are left; without a band, those that were fitted
+    with everything are read unchanged, on a few test patches.
     """
     surveys = tuple(sorted(seen))
     everything = {survey: sky.store.bands(survey) for survey in surveys}
-    whole, few = _fitted(sky, seen, settings), few_of(sky, settings.withheld_patches)
+    whole, few = None, few_of(sky, settings.withheld_patches)
+    together, readouts = together_of(sky, seen, settings), fitted.get((BOTH, TOKENS))
+    if together is not None and readouts is not None:
+        whole = together, readouts
 
     @cache
     def without(survey: str) -> Without:
@@ -50,8 +55,8 @@ def position_figures(
     def measured(missing: Missing | None) -> BySnr:
         if missing is None or missing.band is None:
             left = {s: own for s, own in seen.items() if missing is None or s != missing.survey}
-            fitted = whole if missing is None else _fitted(sky, left, settings)
-            return {} if fitted is None else _by_snr(*fitted)
+            known = whole if missing is None else _fitted(sky, left, settings)
+            return {} if known is None else _by_snr(*known)
         if whole is None:
             return {}
         less = _spread(without(missing.survey)[missing.band], few)

@@ -1,10 +1,10 @@
 """Point sources added to real sky, whose places are known: what positions are learned from.
 
-Each is a Moffat profile as wide as the band's PSF on that patch, integrated over pixels, at a
-random place on a small window of training sky, with its noise and whatever else lies there. It is
-the same source on the same sky in every survey: its spectrum is that of a source of the training
-sky (`spectra.py`), and its S/N, in the noise as it is correlated, is drawn evenly in logarithm. No
-catalogue is needed.
+Each is a Moffat profile as wide as the band's PSF on that patch, or wider where
+`train.position.broadest` says so, integrated over pixels, at a random place on a small window of
+training sky, with its noise and whatever else lies there. It is the same source on the same sky in
+every survey: its spectrum is that of a source of the training sky (`spectra.py`), and its S/N, in
+the noise as it is correlated, is drawn evenly in logarithm. No catalogue is needed.
 """
 
 import logging
@@ -100,7 +100,7 @@ class Implants:
 
     def __init__(self, patches: Patches, settings: TrainConfig) -> None:
         self.patches, self.count, self.seed = patches, settings.position.sources, settings.seed
-        self.dither = settings.dither
+        self.broadest, self.dither = settings.position.broadest, settings.dither
         self.window = min(WINDOW, (patches.tokens + 2) // 2)
         self.surveys: list[str] = []
         self.together = False
@@ -170,7 +170,9 @@ class Implants:
         )
         corner = scene.corner - before
         widths = np.stack([self.fwhm[survey][patch] for patch in patches])
-        widths = widths * (1 + WIDTH_ERROR * rng.uniform(-1, 1, (self.count, 1)))
+        # Every survey's seeing by itself: tokens are not to lean on how one goes with the other's.
+        least, most = 1 - WIDTH_ERROR, max(1 + WIDTH_ERROR, self.broadest)
+        widths = widths * rng.uniform(least, most, (self.count, 1))
         widths = np.where(np.isfinite(widths), widths, 1.0)
         correlation = [
             self.patches.correlation_within(patch, survey, DISC_OF_FWHM * wide)

@@ -117,6 +117,7 @@ class Run:
         self.results: Path | None = None
         self.told = Told()
         self._board: Board | None = None
+        self._framed = False  # to the weights as they are
         self._newest: tuple[Tensor, Tensor]
         self._draws: Iterator[Draw]
 
@@ -144,9 +145,10 @@ class Run:
             self._board.close()
         if self.teacher is not None:
             self.model.load_state_dict(self.teacher.state_dict())
+            self._framed = False
         self.model.eval()
         with eager() if settings.compile else nullcontext():
-            fit_frame(self.model, self.pairs)
+            self._fit_frame()
 
     def _step(self, step: int) -> None:
         settings = self.settings
@@ -184,6 +186,7 @@ class Run:
                 "look at these patches, or lower train.learning_rate"
             )
         self.optimiser.step()
+        self._framed = False
         if self.teacher is not None:
             follow(self.teacher, self.model, settings.ema)
         self.history.note(batch.name, {"loss": overall["loss"], **told}, overall)
@@ -256,7 +259,7 @@ class Run:
         self.model.eval()
         with eager() if self.settings.compile else nullcontext():
             if pairs:
-                fit_frame(self.model, self.pairs)
+                self._fit_frame()
             found = [retrieval(self.model, self.watched, pair) for pair in pairs]
         self.model.train()
         scored = [(top1, n) for top1, n in found if n > 1]
@@ -266,6 +269,11 @@ class Run:
             "validation_top1": float(np.mean([top1 for top1, _ in scored])),
             "validation_tokens": sum(n for _, n in scored),
         }
+
+    def _fit_frame(self) -> None:
+        if not self._framed:
+            fit_frame(self.model, self.pairs)
+        self._framed = True
 
     def _compile(self) -> None:
         part = self.pairs.part

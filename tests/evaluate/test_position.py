@@ -240,7 +240,8 @@ def test_what_both_surveys_know_is_worth_more_than_either(sky, monkeypatch):
     seen = module.seen_of(sky, ENCODERS, SETTINGS)
     bands = {survey: sky.store.bands(survey) for survey in SURVEYS}
     monkeypatch.setattr(withheld_position, "tokens_without", unchanged_by_bands(sky, seen))
-    figures = position_figures(sky, seen, ENCODERS, SETTINGS)
+    fitted = module.fit_readouts(module.asked_of(sky, seen, SETTINGS), SETTINGS)
+    figures = position_figures(sky, seen, ENCODERS, fitted, SETTINGS)
     rows = [row for row in withheld(figures, bands, SETTINGS) if row["withheld"] in SURVEYS]
     assert {(row["figure"], row["withheld"]) for row in rows} == {
         (f"position median_mas S/N {snr:g}", survey) for snr in BOUND for survey in SURVEYS
@@ -259,7 +260,8 @@ def test_a_band_that_nobody_looked_at_is_no_loss(sky, monkeypatch):
     bands = {survey: sky.store.bands(survey) for survey in SURVEYS}
 
     monkeypatch.setattr(withheld_position, "tokens_without", unchanged_by_bands(sky, seen))
-    figures = position_figures(sky, seen, ENCODERS, SETTINGS)
+    fitted = module.fit_readouts(module.asked_of(sky, seen, SETTINGS), SETTINGS)
+    figures = position_figures(sky, seen, ENCODERS, fitted, SETTINGS)
     rows = [row for row in withheld(figures, bands, SETTINGS) if row["withheld"] not in SURVEYS]
     assert {row["withheld"] for row in rows} == {"g", "i"}
     assert len(rows) == 2 * len(BOUND)

@@ -149,6 +149,24 @@ def test_in_correlated_noise_the_same_snr_takes_more_flux(patches, monkeypatch):
     assert torch.equal(error, same)
 
 
+def test_some_sources_are_broader_than_the_psf_and_all_of_a_source_s_bands_alike(patches):
+    widest = 1.4
+    broad = TrainConfig(position=PositionConfig(sources=60, broadest=widest))
+    draw = drawn(Implants(patches, broad), 2, "rubin")
+    plain = drawn(Implants(patches, settings(60)), 2, "rubin")
+    known = np.stack(list(Implants(patches, broad).fwhm["rubin"].values()))
+    assert plain.fwhm.max() < 1.04 * known.max()
+    times = draw.fwhm / plain.fwhm
+    assert times.min() > 0.9
+    assert 1.25 < times.max() < 1.45
+    torch.testing.assert_close(times, times[:, :1].expand_as(times))
+    # Of the same S/N, what is broader is told less well.
+    implants = Implants(patches, broad)
+    assert (implants.show(draw, CPU).error > implants.show(plain, CPU).error)[
+        times[:, 0] > 1.2
+    ].all()
+
+
 def test_missing_pixels_stay_missing(patches):
     implants = Implants(patches, settings(30))
     shown = implants.show(drawn(implants, 3, "rubin"), CPU)

@@ -1,0 +1,39 @@
+"""One position from the tokens of several surveys: each is read by itself, and the answers are
+weighed.
+
+A regression on all tokens side by side has twice the numbers to learn from as many sources; this
+one learns for each survey what it learns when it is alone, and then a few weights: stacked
+regression (Wolpert 1992; Breiman 1996). What is weighed are answers for sources that the regression
+has not seen.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jaisp.evaluate.clipped import Positions, fit_clipped
+
+Shown = Callable[[np.ndarray], np.ndarray]
+
+
+def fit_stacked(
+    shown: Sequence[Shown],
+    features: Float[np.ndarray, "source feature"],
+    offsets: Positions,
+    seed: int,
+    units: Shaped[np.ndarray, " source"],
+) -> Callable[[np.ndarray], Positions]:
+    """A linear map of what linear maps answer. shown: what each of them is shown of the features.
+    units: the piece of sky of each source."""
+    fitted = [fit_clipped(part(features), offsets, seed, units) for part in shown]
+    told = np.concatenate([answers for _, answers in fitted], axis=1)
+    weigh, _ = fit_clipped(told, offsets, seed, units)
+
+    def predict(features: np.ndarray) -> Positions:
+        answers = [
+            probe.predict(part(features)) for part, (probe, _) in zip(shown, fitted, strict=True)
+        ]
+        return weigh.predict(np.concatenate(answers, axis=1))
+
+    return predict

@@ -1,0 +1,61 @@
+"""Readouts of positions: what few sources, wrong ones, or two surveys side by side do to them."""
+
+import numpy as np
+import pytest
+
+from jaisp.evaluate.clipped import fit_clipped
+from jaisp.evaluate.probe import fit_probe
+from jaisp.evaluate.readout import LINEAR, STACKED, Readout
+from jaisp.evaluate.scatter import scatter
+
+WIDTH = 40
+
+
+def tokens_of(offset: np.ndarray, error: float, seed: int) -> np.ndarray:
+    """Features [source, WIDTH] that tell an offset but for an error in mas."""
+    rng = np.random.default_rng(seed)
+    told = offset + error * rng.normal(size=offset.shape)
+    found = told @ rng.normal(size=(2, WIDTH)) + 20 * rng.normal(size=(len(offset), WIDTH))
+    return found.astype(np.float32)
+
+
+def offsets_of(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-800, 800, (count, 2))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15])
+def test_sources_that_are_told_wrong_lead_nobody_astray(share):
+    """A share of the sources has the tokens of a neighbour half a token away."""
+    rng = np.random.default_rng(2)
+    offset, units = offsets_of(1200, 1), np.repeat(np.arange(60), 20)
+    wrong = rng.random(len(offset)) < share
+    shown = offset + wrong[:, None] * rng.uniform(-600, 600, offset.shape)
+    features, train = tokens_of(shown, 5, 3), np.arange(len(offset)) < 800
+    own, right = (features[train], offset[train], 1, units[train]), train & ~wrong
+    clean = fit_probe("linear", features[right], offset[right], 1, units[right])
+    probe, told = fit_clipped(*own)
+    test = ~train & ~wrong
+    best = scatter((clean.predict(features[test]) - offset[test]).ravel())
+    found = scatter((probe.predict(features[test]) - offset[test]).ravel())
+    assert found == pytest.approx(best, rel=0.1)
+    assert scatter((told - offset[train])[~wrong[train]].ravel()) == pytest.approx(best, rel=0.2)
+    if share:
+        plain = fit_probe("linear", *own)
+        assert scatter((plain.predict(features[test]) - offset[test]).ravel()) > 1.5 * best
+
+
+def test_two_surveys_together_are_as_good_as_the_better_one_though_sources_are_few():
+    offset, units = offsets_of(700, 4), np.repeat(np.arange(35), 20)
+    sharp, poor = tokens_of(offset, 5, 5), tokens_of(offset, 60, 6)
+    both, train = np.concatenate([sharp, poor], axis=1), np.arange(len(offset)) < 120
+    snr = np.full(len(offset), 10.0)
+
+    def error(features: np.ndarray, kind: str, surveys: int) -> float:
+        own = features[train], offset[train], snr[train], units[train]
+        readout = Readout(*own, seed=1, kinds=(kind,), own=slice(0, None, 2), surveys=surveys)
+        assert readout.chosen == {10.0: kind}
+        return scatter((readout.predict(features[~train], snr[~train]) - offset[~train]).ravel())
+
+    alone, stacked = error(sharp, LINEAR, 1), error(both, STACKED, 2)
+    assert stacked < 1.05 * alone
+    assert stacked < 0.95 * error(both, LINEAR, 1)
