@@ -43,6 +43,10 @@ def test_the_folder_holds_three_files(folder):
     assert not list(folder.parent.glob(".*partial*"))
 
 
+def test_whoever_reads_one_of_its_files_reads_all(folder):
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
+
+
 def test_a_failed_write_leaves_the_older_model(model, folder, monkeypatch):
     before = (folder / "model.safetensors").read_bytes()
     monkeypatch.setattr("jaisp.model.files.write_json", lambda *_: 1 / 0)
