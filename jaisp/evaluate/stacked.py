@@ -1,8 +1,8 @@
-"""One position from the tokens of several surveys: each is read by itself, and the answers are
-weighed.
+"""One position from several answers, of one survey's tokens or of more: each is read by itself, and
+the answers are weighed.
 
-A regression on all tokens side by side has twice the numbers to learn from as many sources; this
-one learns for each survey what it learns when it is alone, and then a few weights: stacked
+A regression on all tokens of two surveys side by side has twice the numbers to learn from as many
+sources; this one learns for each what it learns when it is alone, and then a few weights: stacked
 regression (Wolpert 1992; Breiman 1996). What is weighed are answers for sources that the regression
 has not seen.
 """
