@@ -14,7 +14,8 @@ from jaisp.train.ranks import summed
 from jaisp.train.tokens import encode, pick
 
 FIRST = 2**40  # of its batches, beyond any step's number
-FEWEST, PER_DIMENSION = 75_000, 1_568  # tokens that it is fitted on
+FEWEST, PER_DIMENSION = 96, 2  # views that it is fitted on
+ENOUGH = 28  # tokens across a view: of larger ones, fewer do
 SHRINK = 1e-3  # of the mean variance, added to all
 LEAST = 0.05  # correlation that a direction counts for, at least: none is lost
 
@@ -29,8 +30,9 @@ def fit_frame(model: Model, pairs: Pairs) -> None:
     """
     plain = _plain(pairs)
     firsts, seconds, weights = [], [], []
-    tokens = max(FEWEST, PER_DIMENSION * model.config.dimensions)
-    batches = math.ceil(tokens / (pairs.settings.batch * pairs.crop**2))
+    views = max(FEWEST, PER_DIMENSION * model.config.dimensions)
+    views *= min(1, (ENOUGH / pairs.crop) ** 2)
+    batches = math.ceil(views / pairs.settings.batch)
     for number in range(FIRST, FIRST + batches):
         batch = plain.show(plain.draw(number), model.device)
         firsts.append(pick(encode(model, batch.first), batch.first_place))
