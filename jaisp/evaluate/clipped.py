@@ -14,7 +14,6 @@ from jaisp.evaluate.probe import Probe, fit_probe
 PARTS = 3  # of training sky: each is predicted from the others
 CLIP = 3.4  # times the median distance: 4 σ of a round Gaussian
 ROUNDS = 6
-CHOOSING = 2  # of the rounds choose a strength: nearly all that is to be left out is by then
 FEWEST = 0.5  # of the sources that are kept, at least
 
 Positions = Float[np.ndarray, "source 2"]
@@ -33,14 +32,11 @@ def fit_clipped(
     """
     part = folds(len(features), PARTS, seed, units)
     near, told = np.ones(len(features), bool), np.zeros(offsets.shape)
-    strengths = None
-    for done in range(ROUNDS):
+    for _ in range(ROUNDS):
         kept = near
-        known = features[kept], offsets[kept], seed, units[kept]
-        probe = fit_probe("linear", *known, strengths=strengths)
-        strengths = probe.strengths if done + 1 >= CHOOSING else None
-        for out in [part == number for number in np.unique(part)]:
-            fit = kept & ~out
+        probe = fit_probe("linear", features[kept], offsets[kept], seed, units[kept])
+        for number in np.unique(part):
+            out, fit = part == number, kept & (part != number)
             other = features[fit], offsets[fit], seed, units[fit]
             unseen = fit_probe("linear", *other, strengths=probe.strengths)
             told[out] = unseen.predict(features[out])
