@@ -25,7 +25,7 @@ ONE_TOKEN: Final = "one token"
 LINEAR: Final = "linear"
 STACKED: Final = "stacked"
 MLP: Final = "mlp"
-PARTS = 5  # of the training sky, one of which decides between forms
+PARTS = 3  # of the training sky: each judges forms that were fitted on the others
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -37,8 +37,8 @@ class Readout:
     ----------
     features: around each source. offsets: what to read, in any unit. snr: nominal, a few values.
     units: the piece of sky of each source: one decides as a whole.
-    kinds: which forms are tried; the best one is chosen at each S/N on a part of the training
-        sky that none was fitted on, and fitted again on all of it.
+    kinds: which forms are tried; the best one is chosen at each S/N by what they tell of parts of
+        the training sky that they were not fitted on, and fitted again on all of it.
     own: which of the features are the source's own token's; all that `one token` is given.
     surveys: whose features stand side by side, as many of each. `stacked` reads each by itself, its
         own token and all of them, and weighs the answers.
@@ -61,19 +61,13 @@ class Readout:
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
         # Components say nothing of the offsets: those of all sources choose no form.
         self._reduce = components(features, seed) if MLP in kinds else None
-        if len(kinds) > 1:
-            out = folds(len(features), PARTS, seed, units) == 0
-            part = features[~out], offsets[~out], snr[~out], units[~out], seed
-            errors = {
-                kind: self._fit(kind, *part)(features[out], snr[out]) - offsets[out]
-                for kind in kinds
-            }
-            for level in self.chosen:
-                same = snr[out] == level
-                if same.any():
-                    scatters = {kind: scatter(e[same].ravel()) for kind, e in errors.items()}
-                    self.chosen[level] = min(kinds, key=scatters.__getitem__)
         whole = features, offsets, snr, units, seed
+        if len(kinds) > 1:
+            errors = {kind: self._unseen(kind, *whole) - offsets for kind in kinds}
+            for level in self.chosen:
+                own = snr == level
+                scatters = {kind: scatter(error[own].ravel()) for kind, error in errors.items()}
+                self.chosen[level] = min(kinds, key=scatters.__getitem__)
         self._fitted = {kind: self._fit(kind, *whole) for kind in sorted(set(self.chosen.values()))}
 
     def predict(
@@ -86,6 +80,23 @@ class Readout:
             if same.any():
                 found[same] = self._fitted[kind](features[same], snr[same])
         return found
+
+    def _unseen(
+        self,
+        kind: Form,
+        features: np.ndarray,
+        offsets: np.ndarray,
+        snr: np.ndarray,
+        units: np.ndarray,
+        seed: int,
+    ) -> np.ndarray:
+        """What a form says of every source, fitted on other parts of the sky."""
+        told = np.empty(offsets.shape)
+        part = folds(len(features), PARTS, seed, units)
+        for out in [part == number for number in np.unique(part)]:
+            rest = features[~out], offsets[~out], snr[~out], units[~out], seed
+            told[out] = self._fit(kind, *rest)(features[out], snr[out])
+        return told
 
     def _fit(
         self,
@@ -138,7 +149,7 @@ def _each_snr(
     }
 
     def predict(features: np.ndarray, snr: np.ndarray) -> np.ndarray:
-        found = np.empty((len(features), 2))
+        found = np.zeros((len(features), 2))  # of a S/N that was not fitted
         for level, answer in fitted.items():
             own = snr == level
             if own.any():

@@ -31,8 +31,8 @@ def fit_frame(model: Model, pairs: Pairs) -> None:
     plain = _plain(pairs)
     firsts, seconds, weights = [], [], []
     views = max(FEWEST, PER_DIMENSION * model.config.dimensions)
-    views *= min(1, (ENOUGH / pairs.crop) ** 2)
-    batches = math.ceil(views / pairs.settings.batch)
+    smaller = min(1, (ENOUGH / pairs.crop) ** 2)
+    batches = math.ceil(views * smaller / pairs.settings.batch)
     for number in range(FIRST, FIRST + batches):
         batch = plain.show(plain.draw(number), model.device)
         firsts.append(pick(encode(model, batch.first), batch.first_place))

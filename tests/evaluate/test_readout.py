@@ -5,7 +5,7 @@ import pytest
 
 from jaisp.evaluate.clipped import fit_clipped
 from jaisp.evaluate.probe import fit_probe
-from jaisp.evaluate.readout import LINEAR, STACKED, Readout
+from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, STACKED, Readout
 from jaisp.evaluate.scatter import scatter
 
 WIDTH = 40
@@ -59,3 +59,16 @@ def test_two_surveys_together_are_as_good_as_the_better_one_though_sources_are_f
     alone, stacked = error(sharp, LINEAR, 1), error(both, STACKED, 2)
     assert stacked < 1.05 * alone
     assert stacked < 0.95 * error(both, LINEAR, 1)
+
+
+@pytest.mark.parametrize("best", [ONE_TOKEN, LINEAR])
+def test_the_form_is_taken_that_tells_most_of_sky_it_was_not_fitted_on(best):
+    """The own token tells an offset to 30 mas; around it is noise, or a token that tells to 5."""
+    offset, units = offsets_of(150, 7), np.repeat(np.arange(15), 10)
+    noise = 300 * np.random.default_rng(8).normal(size=(len(offset), 300)).astype(np.float32)
+    around = tokens_of(offset, 5, 9) if best == LINEAR else noise
+    features = np.concatenate([tokens_of(offset, 30, 10), around], axis=1)
+    snr, kinds = np.full(len(offset), 10.0), (LINEAR, ONE_TOKEN)
+    for seed in range(3):
+        readout = Readout(features, offset, snr, units, seed, kinds, own=slice(0, WIDTH))
+        assert readout.chosen == {10.0: best}
