@@ -103,7 +103,8 @@ class Amounts:
     """What stages go over: the units of rates.
 
     megapixels: of all bands of the store. trained, evaluated, injected: likewise of the views of
-    all steps, the test patches that are measured, the patches of all skies that hold sources.
+    all steps, the patches that are measured (the mean of test and training sky), those of all skies
+    that hold sources.
     tokens: of all surveys; grid_tokens: with those outside of the sky, for grids are rectangles.
     """
 
@@ -130,11 +131,13 @@ class Amounts:
             self.grid_tokens += share * len(surveys) * float(np.prod(patches * config.patch_tokens))
         crop = min(config.train.crop_tokens, config.patch_tokens - 2) / config.patch_tokens
         self.trained = config.train.steps * config.train.batch * crop**2 * self.pixels_a_patch
-        test = config.split.test if isinstance(config.split.test, float) else 0.0
+        drawn = config.split.test if isinstance(config.split.test, float) else 0.0
         held_out = sum(r.width_arcmin * r.height_arcmin for r in _regions(config.split.test))
-        share = test or min(1.0, held_out / 3600 / sky.area_deg2)
-        measured = min(config.evaluate.patches, share * sky.patches)
-        self.evaluated = measured * self.pixels_a_patch
+        share = drawn or min(1.0, held_out / 3600 / sky.area_deg2)
+        test = min(config.evaluate.patches_of("test"), share * sky.patches)
+        train = min(config.evaluate.patches_of("train"), (1 - share) * sky.patches)
+        # Probes look at as much training sky as test sky where rates are measured.
+        self.evaluated = (test + train) / 2 * self.pixels_a_patch
         skies = len(sky_names(config, sky.cells))
         self.injected = skies * min(config.inject.patches, sky.patches) * self.pixels_a_patch
         self.skies = skies

@@ -86,6 +86,25 @@ def test_twice_the_bands_take_twice_as_much(tmp_path):
     assert one["warp"].core_hours < two["warp"].core_hours < 2 * one["warp"].core_hours
 
 
+def test_more_training_sky_for_probes_is_more_to_measure(tmp_path):
+    content = {
+        "run": "wide",
+        "sky": {"ra": 53.0, "dec": -28.0, "width_arcmin": 20, "height_arcmin": 20},
+        "surveys": {"a": SURVEY, "b": SURVEY},
+    }
+    config = parse_config(content, tmp_path / "wide.yaml")
+    sky = Sky(config, cells(config))
+
+    def evaluated(**settings):
+        changed = config.evaluate.model_copy(update=settings)
+        return Amounts(config.model_copy(update={"evaluate": changed}), sky).evaluated
+
+    as_many = evaluated(patches=20)
+    assert evaluated(patches=20, train_patches=20) == as_many
+    assert evaluated(patches=20, train_patches=60) == pytest.approx(2 * as_many)
+    assert evaluated(patches=20, train_patches=10_000) < 20 * as_many  # there is no more sky
+
+
 def test_the_download_is_told_once_it_is_planned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_config(CONFIGS / "ecdfs_rubin_euclid.yaml")
