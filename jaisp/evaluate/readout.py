@@ -28,6 +28,8 @@ MLP: Final = "mlp"
 PARTS = 3  # of the training sky: each judges forms that were fitted on the others
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# Features, offsets, S/N and units of sources to fit on, and a seed.
+Known = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
 
 
 class Readout:
@@ -63,12 +65,12 @@ class Readout:
         self._reduce = components(features, seed) if MLP in kinds else None
         whole = features, offsets, snr, units, seed
         if len(kinds) > 1:
-            errors = {kind: self._unseen(kind, *whole) - offsets for kind in kinds}
+            errors = {kind: self._unseen(kind, whole) - offsets for kind in kinds}
             for level in self.chosen:
                 own = snr == level
                 scatters = {kind: scatter(error[own].ravel()) for kind, error in errors.items()}
                 self.chosen[level] = min(kinds, key=scatters.__getitem__)
-        self._fitted = {kind: self._fit(kind, *whole) for kind in sorted(set(self.chosen.values()))}
+        self._fitted = {kind: self._fit(kind, whole) for kind in sorted(set(self.chosen.values()))}
 
     def predict(
         self, features: Float32[np.ndarray, "source feature"], snr: Float[np.ndarray, " source"]
@@ -81,40 +83,25 @@ class Readout:
                 found[same] = self._fitted[kind](features[same], snr[same])
         return found
 
-    def _unseen(
-        self,
-        kind: Form,
-        features: np.ndarray,
-        offsets: np.ndarray,
-        snr: np.ndarray,
-        units: np.ndarray,
-        seed: int,
-    ) -> np.ndarray:
+    def _unseen(self, kind: Form, known: Known) -> np.ndarray:
         """What a form says of every source, fitted on other parts of the sky."""
+        features, offsets, snr, units, seed = known
         told = np.empty(offsets.shape)
         part = folds(len(features), PARTS, seed, units)
         for out in [part == number for number in np.unique(part)]:
             rest = features[~out], offsets[~out], snr[~out], units[~out], seed
-            told[out] = self._fit(kind, *rest)(features[out], snr[out])
+            told[out] = self._fit(kind, rest)(features[out], snr[out])
         return told
 
-    def _fit(
-        self,
-        kind: Form,
-        features: np.ndarray,
-        offsets: np.ndarray,
-        snr: np.ndarray,
-        units: np.ndarray,
-        seed: int,
-    ) -> Predict:
-        part = features, offsets, snr, units, seed
+    def _fit(self, kind: Form, known: Known) -> Predict:
+        features, offsets, _, units, seed = known
         if kind == STACKED:
-            return _each_snr(partial(fit_stacked, self._parts(features.shape[1])), *part)
+            return _each_snr(partial(fit_stacked, self._parts(features.shape[1])), *known)
         if kind == ONE_TOKEN:
-            predict = _each_snr(_fit_linear, features[:, self._own], *part[1:])
+            predict = _each_snr(_fit_linear, features[:, self._own], *known[1:])
             return lambda features, snr: predict(features[:, self._own], snr)
         if kind == LINEAR or self._reduce is None:
-            return _each_snr(_fit_linear, *part)
+            return _each_snr(_fit_linear, *known)
         # One network for all S/N.
         reduce = self._reduce
         probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units, together=True)
