@@ -203,7 +203,7 @@ def measure_encoders(size: str, options: argparse.Namespace) -> dict[str, Any]:
     patches = Patches(store, numbers, noise, 8.0, "read patches")
     model = new_model(store, config.model, noise, seed=1)
     run = Run(model, patches, patches, config.train, Path.cwd() / size, "benchmark")
-    run._draws = map(run.pairs.draw, range(1, options.steps + 3))
+    run._begin(range(1, options.steps + 3))
     for step in (1, 2):  # warm up
         run._step(step)
     steps = [seconds(partial(run._step, step)) for step in range(3, options.steps + 3)]

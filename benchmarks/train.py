@@ -5,9 +5,10 @@
         [--out docs/benchmarks/train.json]
 
 A made-up store of Rubin (ugrizy, 0.2″) and Euclid (VIS YJH, 0.1″), kept in memory. Of each size of
-encoder: whole steps; the part of them that drawing and decoding views takes; and encoders alone,
-forward and backward, whose operations are counted by torch and set against the rate of a plain
-matrix product of the same precision in the same process, in turns. The fastest of each counts.
+encoder: whole steps; the parts of them that are spent waiting for what a thread draws, and on
+decoding it; and encoders alone, forward and backward, whose operations are counted by torch and set
+against the rate of a plain matrix product of the same precision in the same process, in turns. The
+fastest of each counts.
 """
 
 import argparse
@@ -74,18 +75,16 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> dict[str, A
     operations = count_operations(run)
     if options.compile:
         run._compile()
-    data: list[float] = []
-    with (
-        timed(run.pairs, "draw", data),
-        timed(run.pairs, "show", data),
-        timed(run.implants, "draw", data),
-        timed(run.implants, "show", data),
-    ):
-        run._draws = map(run.pairs.draw, range(1, options.steps + 2))
+    waited: list[float] = []
+    decoded: list[float] = []
+    with timed(run.pairs, "show", decoded), timed(run.implants, "show", decoded):
+        run._begin(range(1, options.steps + 2))
+        run._draws, run._implants = waits(run._draws, waited), waits(run._implants, waited)
         run._step(1)  # warms up
-        data.clear()
+        waited.clear()
+        decoded.clear()
         steps = [clock(partial(run._step, step)) for step in range(2, options.steps + 2)]
-    step, waiting = float(np.median(steps)), sum(data) / options.steps
+    step = float(np.median(steps))
     encoders = encoders_alone(run)
     encoders()
     product = matrix_product(model.device, config.train.precision)
@@ -98,7 +97,8 @@ def measure(folder: Path, size: str, options: argparse.Namespace) -> dict[str, A
         "batch": options.batch,
         "compiled": options.compile,
         "patches_a_second": config.train.batch / step,
-        "waiting": waiting / step,
+        "waiting": sum(waited) / sum(steps),
+        "decoding": sum(decoded) / sum(steps),
         "encoder_gflops": encoder / 1e9,
         "product_gflops": plain / 1e9,
         "gflop_a_patch": operations / 1e9 / config.train.batch,
@@ -163,6 +163,16 @@ def clock(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def waits(draws: Iterator[Any], seconds: list[float]) -> Iterator[Any]:
+    """The same draws; add the seconds that each is waited for."""
+    draw: list[Any] = []
+    while True:
+        seconds.append(clock(lambda: draw.append(next(draws, None))))
+        if draw[-1] is None:
+            return
+        yield draw.pop()
+
+
 @contextmanager
 def timed(owner: Any, name: str, seconds: list[float]) -> Iterator[None]:
     """Add the seconds that every call of a method takes."""
@@ -187,7 +197,8 @@ def device_name() -> str:
 
 def show(rows: list[dict[str, Any]]) -> None:
     table = Table(title=f"Training on {device_name()}")
-    for name in ("encoder", "token", "patches/s", "waiting on data", "share of a matrix product"):
+    names = "encoder", "token", "patches/s", "waiting", "decoding", "share of a matrix product"
+    for name in names:
         table.add_column(name)
     for row in rows:
         table.add_row(
@@ -195,6 +206,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['token_arcsec']:g}″",
             f"{row['patches_a_second']:.2f}",
             f"{row['waiting']:.1%}",
+            f"{row['decoding']:.1%}",
             f"{row['share']:.0%} of {row['product_gflops']:.0f} GFLOP/s",
         )
     Console().print(table)

@@ -120,7 +120,7 @@ def _measured(config: Config, base: Config, weights: str, threads: int | None) -
     key = f"{config_key(config, stages)}-{code_key(stages)}-{weights}-{skies}"
     for part in PARTS:
         if _done(config, "evaluate", part, key) is None:
-            found = evaluate_part(config, part, threads, measured=(part,))
+            found = evaluate_part(config, part, threads, measured=(part,), further=())
             write_receipt(config, "evaluate", part, {**found, "made_from": key})
     gather_evaluated(config, PARTS)
 

@@ -77,8 +77,8 @@ class Basis:
         return np.sqrt(np.maximum(self.variance, 1e-12))
 
     def project(
-        self, tokens: Float[np.ndarray, "dimension *place"]
-    ) -> Float32[np.ndarray, "component *place"]:
+        self, tokens: Float[np.ndarray, "dimension ..."]
+    ) -> Float32[np.ndarray, "component ..."]:
         """Coordinates of tokens along the components; NaN stays NaN."""
         flat = tokens.reshape(len(tokens), -1).astype(np.float64)
         with threadpool_limits(1, "blas"):

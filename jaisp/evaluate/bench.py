@@ -1,5 +1,6 @@
 """What is measured and on which sky: a store, a model with its control, known skies."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from jaisp.store.reader import Store
 
 # Some thousand tokens: enough to know their mean over training sky.
 MEAN_PATCHES = 6
+# Groups that stand on what others have made, and can be left out.
+FURTHER = ("withheld", "transfer", "reconstruction")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Bench:
 
     encoders: the model, and its architecture with fresh weights, the control `random`; None
     measures only what needs no encoder. results: the run's folder, where skies with known answers
-    stand; None when there are none. outcomes: where every source's outcome is kept.
+    stand; None when there are none. outcomes: where every source's outcome is kept. further:
+    which of FURTHER to measure.
     """
 
     store: Store
@@ -35,6 +39,7 @@ class Bench:
     encoders: tuple[Encoder, Encoder] | None
     results: Path | None = None
     outcomes: Outcomes = field(default_factory=Outcomes)
+    further: Collection[str] = FURTHER
 
     @cached_property
     def test(self) -> Int[np.ndarray, " patch"]:

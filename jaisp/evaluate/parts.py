@@ -73,11 +73,12 @@ def measure_retrieval(bench: Bench) -> Found:
     if not rows:
         return skipped(names, _no_source(bench))
     spread, spectra = collapse(sky, means, settings)
-    figures = retrieval_figures(store, bench.train, sky, means, bench.every, settings)
-    losses = withheld(figures, bench.bands, settings, bench.outcomes)
+    groups = {"retrieval": rows, "collapse": spread}
     plots = [*retrieval_plots(rows, pairs), *collapse_plots(spectra)]
-    plots += withheld_plots("retrieval", losses)
-    groups = {"retrieval": rows, "collapse": spread, "withheld": losses}
+    if "withheld" in bench.further:
+        figures = retrieval_figures(store, bench.train, sky, means, bench.every, settings)
+        groups["withheld"] = withheld(figures, bench.bands, settings, bench.outcomes)
+        plots += withheld_plots("retrieval", groups["withheld"])
     return found(groups, plots, "no survey has a band to spare")
 
 
@@ -102,16 +103,20 @@ def measure_position(bench: Bench) -> Found:
     at_home = asked_of(home, seen, settings)
     fitted = fit_readouts(at_home, settings)
     rows = position_rows(at_home, fitted, settings, outcomes)
-    figures = position_figures(home, seen, encoders, fitted, settings)
-    losses = withheld(figures, bench.bands, settings, outcomes)
-    groups = {"position": rows, "withheld": losses, "transfer": []}
-    second = bench.known_sky("second_empty")
-    if second is not None:
-        asked = asked_of(second, seen_of(second, encoders, settings), settings)
-        groups["transfer"] = position_transfer(fitted, at_home, asked, settings)
-    plots = [*position_plots(rows), *transfer_plots(groups["transfer"])]
-    plots += withheld_plots("position", losses)
-    others = {} if second is not None else {"transfer": NO_SECOND_FIELD}
+    groups, plots = {"position": rows}, position_plots(rows)
+    if "withheld" in bench.further:
+        figures = position_figures(home, seen, encoders, fitted, settings)
+        groups["withheld"] = withheld(figures, bench.bands, settings, outcomes)
+        plots += withheld_plots("position", groups["withheld"])
+    others = {}
+    if "transfer" in bench.further:
+        groups["transfer"], others = [], {"transfer": NO_SECOND_FIELD}
+        second = bench.known_sky("second_empty")
+        if second is not None:
+            asked = asked_of(second, seen_of(second, encoders, settings), settings)
+            groups["transfer"] = position_transfer(fitted, at_home, asked, settings)
+            plots += transfer_plots(groups["transfer"])
+            others = {}
     return found(groups, plots, TOO_FEW_INJECTED, others)
 
 
@@ -166,7 +171,7 @@ def measure_truth(bench: Bench) -> Found:
     known = known_sky(bench.store, settings, bench.results / "simulated" / "truth.ecsv")
     if known is None:
         return skipped(names, f"no source above S/N {settings.snr_min:g}")
-    second = bench.known_sky("second")
+    second = bench.known_sky("second") if "transfer" in bench.further else None
     truth = bench.results / "injected" / "second" / "simulated" / "truth.ecsv"
     there = None if second is None else known_sky(second.store, settings, truth)
     joined = known if there is None else join_skies(known, there)
@@ -175,34 +180,36 @@ def measure_truth(bench: Bench) -> Found:
     targets = list(photometry_targets(known))
     fluxes = photometry_regressions(known, seen, targets, settings)
     shapes = morphology_regressions(known, seen, settings)
-    decoders = fit_decoders(known, seen, settings)
     groups = {
         "photometry": photometry_rows(known, targets, fluxes, settings, bench.outcomes),
         "morphology": morphology_rows(known, shapes, settings),
-        "reconstruction": reconstruction_rows(known, seen, decoders, settings),
     }
-    plots = [
-        *photometry_plots(groups["photometry"]),
-        *morphology_plots(groups["morphology"]),
-        *reconstruction_plots(groups["reconstruction"]),
-    ]
-    less = known_without(known, seen, bench.seeing, settings)
-    figures = {
-        "photometry": photometry_figures(less, targets, fluxes),
-        "morphology": morphology_figures(less, shapes),
-        "reconstruction": reconstruction_figures(less, decoders),
-    }
-    groups["withheld"] = []
-    for name, own in figures.items():
-        losses = withheld(own, bench.bands, settings, bench.outcomes)
-        groups["withheld"] += losses
-        plots += withheld_plots(name, losses)
-    groups["transfer"] = []
-    if there is not None:
-        away = photometry(*away_from_home(joined, everything), settings)
-        groups["transfer"] = photometry_transfer(groups["photometry"], away, ("survey", "target"))
+    plots = [*photometry_plots(groups["photometry"]), *morphology_plots(groups["morphology"])]
+    decoders = []
+    if "reconstruction" in bench.further:
+        decoders = fit_decoders(known, seen, settings)
+        groups["reconstruction"] = reconstruction_rows(known, seen, decoders, settings)
+        plots += reconstruction_plots(groups["reconstruction"])
+    if "withheld" in bench.further:
+        groups["withheld"] = []
+        less = known_without(known, seen, bench.seeing, settings)
+        figures = {
+            "photometry": photometry_figures(less, targets, fluxes),
+            "morphology": morphology_figures(less, shapes),
+            "reconstruction": reconstruction_figures(less, decoders),
+        }
+        for name, own in figures.items():
+            losses = withheld(own, bench.bands, settings, bench.outcomes)
+            groups["withheld"] += losses
+            plots += withheld_plots(name, losses)
     others = {} if known.truth == SIMULATED else {"morphology": NO_SHAPES}
-    others |= {} if there is not None else {"transfer": NO_SECOND_FIELD}
+    if "transfer" in bench.further:
+        groups["transfer"] = []
+        if there is not None:
+            away = photometry(*away_from_home(joined, everything), settings)
+            both = groups["photometry"], away
+            groups["transfer"] = photometry_transfer(*both, ("survey", "target"))
+        others |= {} if there is not None else {"transfer": NO_SECOND_FIELD}
     return found(groups, plots, "too few sources to fit a probe on", others)
 
 

@@ -4,14 +4,14 @@ It is measured in parts, each by itself or all in turn, and gathered (`jaisp.eva
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from jaisp.allocation import keep_freed_memory
 from jaisp.config import Config
 from jaisp.config.evaluate import PARTS, EvaluateConfig
 from jaisp.errors import UserError
-from jaisp.evaluate.bench import Bench
+from jaisp.evaluate.bench import FURTHER, Bench
 from jaisp.evaluate.edge import with_edge
 from jaisp.evaluate.found import Found
 from jaisp.evaluate.gather import joined, outcomes_path, weights_of
@@ -25,12 +25,17 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_part(
-    config: Config, part: str, threads: int | None = None, measured: Sequence[str] = ()
+    config: Config,
+    part: str,
+    threads: int | None = None,
+    measured: Sequence[str] = (),
+    further: Collection[str] = FURTHER,
 ) -> dict[str, Any]:
     """Measure one part of PARTS and draw its plots; returns what its receipt holds.
 
-    measured: what of the part; default all of it. Without a trained model, only what needs none is
-    measured. Raises UserError when the run has no published store.
+    measured: what of the part; default all of it. further: which of FURTHER besides. Without a
+    trained model, only what needs none is measured. Raises UserError when the run has no published
+    store.
     """
     if part not in PARTS:
         raise UserError(f"--part: {part!r} is not one of {', '.join(PARTS)}")
@@ -40,7 +45,7 @@ def evaluate_part(
     encoders = _load(config, threads) if weights else None
     outcomes = Outcomes(weights, sky_of(store))
     settings = with_edge(config.evaluate, encoders or (), store.token_arcsec)
-    bench = Bench(store, settings, encoders, config.results, outcomes)
+    bench = Bench(store, settings, encoders, config.results, outcomes, further)
     found = _measured(measured or PARTS[part], bench)
     outcomes.save(outcomes_path(config, part))
     for plot in found.plots:

@@ -35,9 +35,7 @@ class BandStem(nn.Module):
     def forward(self, inputs: Tensor, bands: Tensor) -> Tensor:
         """`inputs` [sample, band, INPUTS, y, x], of which [:, :, 1] is validity; `bands` [band]."""
         kernel = torch.einsum("bv,vcihw->cbihw", self.vectors[bands], self.bank).flatten(1, 2)
-        inputs_flat = inputs.flatten(1, 2)
-        if inputs_flat.device.type == "cpu":
-            inputs_flat = inputs_flat.contiguous(memory_format=torch.channels_last)
+        inputs_flat = inputs.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         out = functional.conv2d(inputs_flat, kernel, stride=self.stride, padding=self.margin)
         count = inputs[:, :, 1].sum(dim=1, keepdim=True)
         count = functional.avg_pool2d(count, self.stride) if self.stride > 1 else count

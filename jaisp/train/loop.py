@@ -19,12 +19,13 @@ from jaisp.files import partial_dir, remove_folder, sha256
 from jaisp.model import Model, save_model
 from jaisp.progress import track
 from jaisp.store.reader import open_store
+from jaisp.train.ahead import ahead
 from jaisp.train.card import model_card
 from jaisp.train.checkpoint import read_checkpoint, save_checkpoint
 from jaisp.train.frame import fit_frame
 from jaisp.train.fresh import measure_sky, new_model
 from jaisp.train.history import Board, History, Pace, board_writer
-from jaisp.train.implants import Implants
+from jaisp.train.implants import ImplantDraw, Implants
 from jaisp.train.losses import find_terms, term_weights
 from jaisp.train.matching import Matching, Sources
 from jaisp.train.optimiser import follow, learning_rate, new_optimiser, take_up
@@ -120,6 +121,7 @@ class Run:
         self._framed = False  # to the weights as they are
         self._newest: tuple[Tensor, Tensor]
         self._draws: Iterator[Draw]
+        self._implants: Iterator[list[ImplantDraw]]
 
     def go(self) -> None:
         """Train to the last step, from the checkpoint if there is one, and fit the frame."""
@@ -129,7 +131,7 @@ class Run:
             self._board = Board(self.results / "tensorboard", start)
         if settings.compile:
             self._compile()
-        self._draws = self.pairs.draws(range(start + 1, settings.steps + 1))
+        self._begin(range(start + 1, settings.steps + 1))
         self.model.train()
         pace = Pace()
         for step in track(range(start + 1, settings.steps + 1), "train"):
@@ -150,6 +152,11 @@ class Run:
         with eager() if settings.compile else nullcontext():
             self._fit_frame()
 
+    def _begin(self, steps: range) -> None:
+        """Begin to draw what some steps, the next ones, are made of."""
+        self._draws = self.pairs.draws(steps)
+        self._implants = ahead(self.implants.draw, steps)
+
     def _step(self, step: int) -> None:
         settings = self.settings
         batch = self.pairs.show(next(self._draws), self.model.device)
@@ -158,7 +165,7 @@ class Run:
             group["lr"] = rate
         matching = self._matching(batch)
         photometry = self._photometry(batch, matching) if settings.photometry.weight else {}
-        sources = self._sources(step)
+        sources = self._sources(next(self._implants))
         if settings.position.aligned and self.implants.together:
             surveys = batch.first.survey, batch.second.survey
             matching = matching.with_sources(surveys, sources, settings.sky_weight)
@@ -203,10 +210,10 @@ class Run:
         weight = batch.weight.to(first.device)
         return Matching(first, second, weight, targets, (len(first),))
 
-    def _sources(self, step: int) -> dict[str, Sources]:
+    def _sources(self, draws: list[ImplantDraw]) -> dict[str, Sources]:
         """The tokens around implants, of every survey that implants are made for."""
         found = {}
-        for draw in self.implants.draw(step):
+        for draw in draws:
             implanted = self.implants.show(draw, self.model.device)
             correlation = draw.token_correlation.to(self.model.device)
             views = Views(draw.survey, implanted.inputs, correlation)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from jaisp.config.train import TrainConfig
 from jaisp.errors import UserError
 from jaisp.store.batches import worker_options
+from jaisp.train.ahead import ahead
 from jaisp.train.patches import Patches
 from jaisp.train.ranks import own_part
 from jaisp.train.views import Batch, Draw, draw_views, show_views
@@ -48,10 +49,10 @@ class Pairs(Dataset[Draw]):
         return self.draw(step)
 
     def draws(self, steps: range) -> Iterator[Draw]:
-        """The draws of some steps: by workers ahead of time, where patches have to be read."""
+        """The draws of some steps, ahead of time: by workers, where patches have to be read."""
         workers = self.settings.workers
         if not workers or self.patches.resident or not len(steps):
-            return map(self.draw, steps)
+            return ahead(self.draw, steps)
         own = torch.Generator()  # leaves the training's random numbers alone
         options = worker_options(workers) | {"persistent_workers": False}
         return iter(DataLoader(self, batch_size=None, sampler=steps, generator=own, **options))

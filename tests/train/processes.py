@@ -128,7 +128,7 @@ def first_steps(config: Config) -> dict[str, Any]:
     """A run's first loss, the gradients it makes, and the dimensions it says are in use."""
     settings = config.train.model_copy(update={"gradient_clip": 1e9, "steps": 1})
     run = new_run(config.model_copy(update={"train": settings}))
-    run._draws = run.pairs.draws(range(1, 2))
+    run._begin(range(1, 2))
     run._step(1)
     run._record(1, 0.0)
     gradients = {n: p.grad for n, p in run.model.named_parameters() if p.grad is not None}
@@ -138,7 +138,7 @@ def first_steps(config: Config) -> dict[str, Any]:
 def spoiled(config: Config) -> str:
     """What a rank says when the last rank's tokens are not finite."""
     run = new_run(config)
-    run._draws = run.pairs.draws(range(1, 2))
+    run._begin(range(1, 2))
     real = loop.encode
     loop.encode = lambda model, views: (
         real(model, views) * (float("nan") if rank() == ranks() - 1 else 1.0)
