@@ -108,6 +108,11 @@ class Ablations:
         """The arm that an arm is compared with; for the reference, itself."""
         return self.listed.arms[arm].against or self.listed.reference
 
+    def has_controls(self, arm: str) -> bool:
+        """Whether probes are fitted on the tokens of an arm's controls, too: the page shows the
+        reference's."""
+        return arm == self.listed.reference
+
     def config(self, arm: str, seed: int) -> Config:
         """The config of an arm's run, `RUN/ARM-SEED`.
 
@@ -131,7 +136,8 @@ class Ablations:
     def made_from(self, arm: str, seed: int) -> dict[str, str]:
         """What the results of an arm depend on: hashes of its config, and of the code."""
         config, stages = self.config(arm, seed), (*BASE_STAGES, *ARM_STAGES)
-        return {"config": config_key(config, stages), "code": code_key(stages)}
+        key = config_key(config, stages) + ("-with-controls" if self.has_controls(arm) else "")
+        return {"config": key, "code": code_key(stages)}
 
 
 def load_ablations(path: Path) -> Ablations:

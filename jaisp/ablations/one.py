@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jaisp.ablations.arms import (
-    ARM_STAGES,
     BASE_STAGES,
     PARTS,
     Ablations,
@@ -57,7 +56,7 @@ def run_arm(
             made_from = ablations.made_from(arm, seed)
             write_json(failure, {"config": made_from["config"], "why": str(error)})
             raise
-        _measured(config, base, weights, threads)
+        _measured(ablations, arm, seed, weights, threads)
         content = {"arm": arm, "seed": seed, "model": weights, **ablations.made_from(arm, seed)}
         write_json(receipt_of(ablations, arm, seed), content)
     return content
@@ -111,16 +110,17 @@ def _trained(config: Config, threads: int | None) -> str:
     return receipt["sha256"]
 
 
-def _measured(config: Config, base: Config, weights: str, threads: int | None) -> None:
+def _measured(ablations: Ablations, arm: str, seed: int, weights: str, threads: int | None) -> None:
     from jaisp.evaluate.gather import gather_evaluated
     from jaisp.evaluate.stage import evaluate_part
 
-    stages = (*BASE_STAGES, *ARM_STAGES)
+    config, base = ablations.config(arm, seed), ablations.bases[ablations.base(arm)]
     skies = sha256(receipt_path(base, "inject", "all"))
-    key = f"{config_key(config, stages)}-{code_key(stages)}-{weights}-{skies}"
+    key = "-".join([*ablations.made_from(arm, seed).values(), weights, skies])
     for part in PARTS:
         if _done(config, "evaluate", part, key) is None:
-            found = evaluate_part(config, part, threads, measured=(part,), further=())
+            controls = ablations.has_controls(arm)
+            found = evaluate_part(config, part, threads, (part,), further=(), controls=controls)
             write_receipt(config, "evaluate", part, {**found, "made_from": key})
     gather_evaluated(config, PARTS)
 

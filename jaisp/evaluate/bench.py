@@ -31,7 +31,7 @@ class Bench:
     encoders: the model, and its architecture with fresh weights, the control `random`; None
     measures only what needs no encoder. results: the run's folder, where skies with known answers
     stand; None when there are none. outcomes: where every source's outcome is kept. further:
-    which of FURTHER to measure.
+    which of FURTHER to measure. controls: whether probes are fitted on controls' tokens, too.
     """
 
     store: Store
@@ -40,6 +40,7 @@ class Bench:
     results: Path | None = None
     outcomes: Outcomes = field(default_factory=Outcomes)
     further: Collection[str] = FURTHER
+    controls: bool = True
 
     @cached_property
     def test(self) -> Int[np.ndarray, " patch"]:
@@ -73,6 +74,11 @@ class Bench:
     def with_blank(self) -> dict[str, Encoder]:
         """`model`, `random`, and `blank`, the model shown noise."""
         return {**self.seeing, "blank": Blank(self.seeing["model"], self.settings.seed)}
+
+    @property
+    def probed(self) -> dict[str, Encoder]:
+        """The encoders on whose tokens probes are fitted."""
+        return self.with_blank if self.controls else {"model": self.seeing["model"]}
 
     @cached_property
     def every(self) -> dict[str, Encoder]:

@@ -98,7 +98,7 @@ def measure_position(bench: Bench) -> Found:
     home = bench.known_sky("empty")
     if bench.why_not is not None or home is None:
         return skipped(names, bench.why_not or bench.why_no_sky)
-    settings, encoders, outcomes = bench.settings, bench.with_blank, bench.outcomes
+    settings, encoders, outcomes = bench.settings, bench.probed, bench.outcomes
     seen = seen_of(home, encoders, settings)
     at_home = asked_of(home, seen, settings)
     fitted = fit_readouts(at_home, settings)
@@ -175,7 +175,7 @@ def measure_truth(bench: Bench) -> Found:
     truth = bench.results / "injected" / "second" / "simulated" / "truth.ecsv"
     there = None if second is None else known_sky(second.store, settings, truth)
     joined = known if there is None else join_skies(known, there)
-    everything = features_of(joined, bench.with_blank, settings)
+    everything = features_of(joined, bench.probed, settings)
     known, seen = at_home(joined, everything)
     targets = list(photometry_targets(known))
     fluxes = photometry_regressions(known, seen, targets, settings)

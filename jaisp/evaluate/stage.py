@@ -30,12 +30,13 @@ def evaluate_part(
     threads: int | None = None,
     measured: Sequence[str] = (),
     further: Collection[str] = FURTHER,
+    controls: bool = True,
 ) -> dict[str, Any]:
     """Measure one part of PARTS and draw its plots; returns what its receipt holds.
 
-    measured: what of the part; default all of it. further: which of FURTHER besides. Without a
-    trained model, only what needs none is measured. Raises UserError when the run has no published
-    store.
+    measured: what of the part; default all of it. further: which of FURTHER besides. controls:
+    whether probes are fitted on controls' tokens, too. Without a trained model, only what needs
+    none is measured. Raises UserError when the run has no published store.
     """
     if part not in PARTS:
         raise UserError(f"--part: {part!r} is not one of {', '.join(PARTS)}")
@@ -45,7 +46,7 @@ def evaluate_part(
     encoders = _load(config, threads) if weights else None
     outcomes = Outcomes(weights, sky_of(store))
     settings = with_edge(config.evaluate, encoders or (), store.token_arcsec)
-    bench = Bench(store, settings, encoders, config.results, outcomes, further)
+    bench = Bench(store, settings, encoders, config.results, outcomes, further, controls)
     found = _measured(measured or PARTS[part], bench)
     outcomes.save(outcomes_path(config, part))
     for plot in found.plots:

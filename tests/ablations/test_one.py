@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import jaisp.ablations.arms as arms
 import jaisp.ablations.one as one
 import jaisp.evaluate.stage as stage
 import jaisp.train
@@ -50,12 +51,28 @@ def test_other_code_of_the_measurement_trains_nothing_anew(ablations, monkeypatc
     def edited(stages):
         return code_key(stages) + "x" * ("evaluate" in stages)
 
-    monkeypatch.setattr(one, "code_key", edited)
+    for module in (arms, one):
+        monkeypatch.setattr(module, "code_key", edited)
     run_arm(ablations, "plain", 1)
     assert (results() / WEIGHTS).stat().st_mtime_ns == before
     made_from = read_json(results() / "receipts/evaluate/position.json")["made_from"]
     assert code_key(("train",)) not in made_from
     assert "x-" in made_from
+
+
+def test_probes_of_controls_are_fitted_for_the_reference_alone(ablations, monkeypatch):
+    asked = {}
+
+    def note(config, part, threads, measured, *, further, controls):
+        asked.setdefault(config.run, set()).add((part, measured, further, controls))
+        return evaluate_part(config, part, threads, measured, further=further, controls=controls)
+
+    evaluate_part = stage.evaluate_part
+    monkeypatch.setattr(stage, "evaluate_part", note)
+    for arm in ("plain", "vicreg"):
+        run_arm(ablations, arm, 1)
+    assert asked["arms/plain-1"] == {(part, (part,), (), True) for part in arms.PARTS}
+    assert asked["arms/vicreg-1"] == {(part, (part,), (), False) for part in arms.PARTS}
 
 
 DAY = 86_400  # s: far more than the tests' arms take, on however slow a machine
