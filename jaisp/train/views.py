@@ -227,8 +227,7 @@ def show(
 ) -> Float32[Tensor, "sample band 3 y x"]:
     """Network inputs, made on the device; bands that are not shown are missing everywhere."""
     inputs = patches.inputs(crops.codes, crops.survey, device, crops.fraction)
-    for sample, band in (~crops.shown).nonzero().tolist():
-        inputs[sample, band] = 0
+    inputs[(~crops.shown).nonzero(as_tuple=True)] = 0
     if not crops.degradations:
         return inputs
     return torch.stack(
@@ -249,9 +248,10 @@ def degrade(
     signal, valid, depth = inputs.unbind(dim=1)
     share = _blurred(valid, degradation.blur)
     flux = _blurred(signal.sinh() * valid, degradation.blur) / torch.where(valid > 0, share, 1.0)
-    # Drawn on the CPU, so that the noise is the same on every device.
-    generator = torch.Generator().manual_seed(degradation.seed)
-    flux = flux + degradation.noise * torch.randn(flux.shape, generator=generator).to(flux.device)
+    # On the device: a CPU would be waited for.
+    generator = torch.Generator(flux.device).manual_seed(degradation.seed)
+    drawn = torch.randn(flux.shape, generator=generator, device=flux.device)
+    flux = flux + degradation.noise * drawn
     total = math.hypot(1, degradation.noise)
     worse = torch.stack([asinh(flux / total), valid, depth + math.log(total)], dim=1)
     return torch.where(valid[:, None] > 0, worse, 0.0)
