@@ -29,9 +29,7 @@ def smoothed(planes: Tensor, filters: Tensor) -> Tensor:
 
 
 def _band(filters: Tensor) -> Tensor:
-    """Weights of a block's outputs on the pixels around it, [filter, output, pixel]."""
-    count, length = filters.shape
-    band = filters.new_zeros(count, BLOCK, BLOCK + length - 1)
-    for output in range(BLOCK):
-        band[:, output, output : output + length] = filters
-    return band
+    """Weights of a block's outputs on the pixels around it, [filter, output, pixel]: each output's
+    are those of the one before, a pixel on."""
+    padded = functional.pad(filters, (BLOCK - 1, BLOCK - 1))
+    return padded.unfold(1, BLOCK + filters.shape[1] - 1, 1).flip(1).contiguous()
