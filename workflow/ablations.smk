@@ -21,6 +21,7 @@ rule all:
     input:
         plan.receipts,
         plan.page,
+        plan.record,
 
 
 rule base:
@@ -72,6 +73,7 @@ rule page:
         plan.receipts,
     output:
         update(plan.page),
+        update(plan.record),
     log:
         f"{plan.results}/logs/page.log",
     conda:

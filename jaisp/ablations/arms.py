@@ -156,6 +156,11 @@ def load_ablations(path: Path) -> Ablations:
     return ablations
 
 
+def record_path(page: Path) -> Path:
+    """Where the figures of a page are kept as numbers."""
+    return page.with_suffix(".json")
+
+
 def config_key(config: Config, stages: Iterable[str]) -> str:
     """Hash of the config sections that stages read."""
     return _digest(stage_hash(config, stage) for stage in stages)

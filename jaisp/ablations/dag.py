@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaisp.ablations.arms import BASE_STAGES, Ablations, code_key, config_key, load_ablations
+from jaisp.ablations.arms import (
+    BASE_STAGES,
+    Ablations,
+    code_key,
+    config_key,
+    load_ablations,
+    record_path,
+)
 from jaisp.archives.files import local_files
 from jaisp.config import stage_version
 from jaisp.dag import end_with
@@ -31,6 +38,11 @@ class Plan:
     def page(self) -> str:
         """The page that is written."""
         return str(self.ablations.listed.page)
+
+    @property
+    def record(self) -> str:
+        """The page's figures as numbers, beside it."""
+        return str(record_path(self.ablations.listed.page))
 
     @property
     def page_hash(self) -> str:

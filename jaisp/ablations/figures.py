@@ -42,6 +42,7 @@ TOLD = (
 )
 # And what apertures and moments make of the same sources.
 TOLD_CONTROLS = ("shuffled", "blank", "random", "aperture", "moments")
+CONTROLS = tuple(dict.fromkeys((*RETRIEVAL_CONTROLS, *POSITION_CONTROLS, *TOLD_CONTROLS)))
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,18 @@ Figures = dict[str, Figure]
 class Measured:
     """An arm with one seed, as it was measured.
 
-    outcomes: one entry a figure, its group the figure's name. bounds: mas, by figure. is_current:
-    whether the code is what it was made with.
+    outcomes: one entry a figure, its group the figure's name; None when they are not at hand.
+    bounds: mas, by figure. model: checksum of the weights. code: hash of what it was made with;
+    is_current: whether that is the code of now.
     """
 
     figures: Figures
     controls: dict[str, Figures]
-    outcomes: Outcomes
+    outcomes: Outcomes | None
     bounds: dict[str, float]
     timing: dict[str, Any]
+    model: str
+    code: str
     is_current: bool
 
 
@@ -92,10 +96,10 @@ def read_measured(ablations: Ablations, arm: str, seed: int) -> Measured | None:
     found, wanted = read_json(receipt), ablations.made_from(arm, seed)
     if found["config"] != wanted["config"]:
         return None
-    return _measured(config, is_current=found["code"] == wanted["code"])
+    return _measured(config, found, is_current=found["code"] == wanted["code"])
 
 
-def _measured(config: Config, is_current: bool) -> Measured:
+def _measured(config: Config, receipt: Mapping[str, str], is_current: bool) -> Measured:
     groups = read_json(config.results / "metrics.json")["groups"]
     outcomes = _reduced(Outcomes.load(config.results / OUTCOMES))
     positions = {
@@ -115,6 +119,8 @@ def _measured(config: Config, is_current: bool) -> Measured:
         outcomes=outcomes,
         bounds={name: row["bound_mas"] for name, row in told.items()},
         timing=read_json(config.results / TIMING),
+        model=receipt["model"],
+        code=receipt["code"],
         is_current=is_current,
     )
 
@@ -135,7 +141,10 @@ def over_seeds(figures: Sequence[Figures]) -> Figures:
 
 def differences(base: Measured, other: Measured) -> Figures:
     """The other's figures less the base's, on the same sources; none where sky or tokens differ."""
-    runs = [Run(name, Path(name), own.outcomes) for name, own in (("base", base), ("arm", other))]
+    if base.outcomes is None or other.outcomes is None:
+        return {}
+    outcomes = {"base": base.outcomes, "arm": other.outcomes}
+    runs = [Run(name, Path(name), own) for name, own in outcomes.items()]
     try:
         rows = compared(*runs)
     except UserError:

@@ -2,23 +2,22 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from jaisp.ablations.arms import Ablations
 from jaisp.ablations.figures import (
+    CONTROLS,
     RETRIEVED,
     SNRS,
     TOLD,
     Figure,
     Figures,
-    Measured,
-    differences,
     over_seeds,
     position_name,
-    read_measured,
 )
 from jaisp.ablations.one import read_failure
+from jaisp.ablations.record import Arms, Differences, gather
 from jaisp.files import write_text
 
 HEAD = """# What is each part of the model and the objective worth?
@@ -58,24 +57,16 @@ UNDERPOWERED = 1000  # injected sources
 
 def write_page(ablations: Ablations) -> str:
     """Write the page, with the arms that are done; returns its text."""
-    found = {
-        arm: {
-            seed: measured
-            for seed in ablations.seeds(arm)
-            if (measured := read_measured(ablations, arm, seed)) is not None
-        }
-        for arm in ablations.listed.arms
-    }
-    text = Page(ablations, found).text()
+    text = Page(ablations, *gather(ablations)).text()
     write_text(ablations.listed.page, text)
     return text
 
 
 class Page:
-    """The page's text, from what is measured of each arm and seed."""
+    """The page's text, from what is measured of each arm and seed, and how far arms are apart."""
 
-    def __init__(self, ablations: Ablations, found: Mapping[str, Mapping[int, Measured]]) -> None:
-        self.ablations, self.found = ablations, found
+    def __init__(self, ablations: Ablations, found: Arms, apart: Differences) -> None:
+        self.ablations, self.found, self.apart = ablations, found, apart
         first, second, *_ = self.surveys = list(next(iter(ablations.bases.values())).surveys)
         self.across = f"{first}>{second}"
         whose = [*self.surveys, "both", self.across]
@@ -121,7 +112,8 @@ class Page:
         seeds = list(self.found[reference].values())
         if not seeds:
             return []
-        rows = [[name, *self._controlled(figures)] for name, figures in seeds[0].controls.items()]
+        controls = seeds[0].controls
+        rows = [[name, *self._controlled(controls[name])] for name in CONTROLS if name in controls]
         rows.insert(0, [reference, *self._controlled(seeds[0].figures)])
         header = ["", "top-1", *self._position_titles(), *TOLD]
         return ["## The reference arm and its controls", "", *_table(header, rows)]
@@ -165,7 +157,7 @@ class Page:
             why = next((f"failed: {failure}" for failure in failures if failure), "not yet run")
             return [arm, what, why, *[NO_FIGURE] * columns]
         figures = over_seeds([own.figures for own in seeds])
-        pairs = [name.partition(" ")[2] for name in figures if name.startswith("shared_")]
+        pairs = sorted(name.partition(" ")[2] for name in figures if name.startswith("shared_"))
         names = [f"participation_ratio {survey}" for survey in self.surveys]
         names += [f"{name} {pair}" for pair in pairs[:1] for name in SHARED]
         cells = [_cell(figures.get(name), _format_of(name)) for name in (*RETRIEVED, *names)]
@@ -186,18 +178,14 @@ class Page:
 
     def _differences(self, arm: str) -> Row:
         """Nothing for an arm that is compared with none, or on other sky."""
-        against = self.ablations.against(arm)
-        same_base = self.ablations.base(arm) == self.ablations.base(against)
-        if against == arm or not same_base:
-            return []
-        mine, theirs = self.found[arm], self.found[against]
-        own = [differences(theirs[seed], mine[seed]) for seed in mine if seed in theirs]
+        own = list(self.apart[arm].values())
         if not any(own):
             return []
         figures = over_seeds(own)
         names = [*RETRIEVED, *(position_name(*position) for position in self.positions)]
         cells = [_cell(figures.get(name), f"+{_format_of(name)}") for name in names]
         bold = [_is_clear(figures.get(name)) for name in names]
+        against = self.ablations.against(arm)
         return [arm, against, *(f"**{c}**" if b else c for c, b in zip(cells, bold, strict=True))]
 
 

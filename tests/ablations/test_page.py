@@ -1,5 +1,6 @@
 """Figures and the page, from planted outcomes whose figures are known."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaisp.ablations.figures import (
 )
 from jaisp.ablations.one import FAILURE, receipt_of
 from jaisp.ablations.page import write_page
+from jaisp.errors import UserError
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.plots.style import plain
 from jaisp.files import write_json
@@ -74,7 +76,8 @@ def plant(ablations, arm, seed, share, error_mas, sky="here", code=None, claim=T
     timing = {"seconds": 100.0 * seed, "threads": 1, "machine": "2 cores of a machine"}
     write_json(results / "timing.json", timing)
     made_from = ablations.made_from(arm, seed)
-    write_json(receipt_of(ablations, arm, seed), made_from | ({"code": code} if code else {}))
+    made_from |= {"model": f"{arm} {seed} {share}"} | ({"code": code} if code else {})
+    write_json(receipt_of(ablations, arm, seed), made_from)
 
 
 RUBIN_30 = position_name("rubin", 30.0)
@@ -204,3 +207,27 @@ def test_stale_arms_are_marked_or_left_out(ablations):
     arms["plain"] = arms["plain"].model_copy(update={"overrides": {"train": {"ema": 0.5}}})
     changed = replace(ablations, listed=ablations.listed.model_copy(update={"arms": arms}))
     assert "| plain | the defaults | not yet run |" in write_page(changed)
+
+
+def test_arms_outlive_their_results(ablations):
+    for seed, error_mas in ((1, 40.0), (2, 44.0)):
+        plant(ablations, "plain", seed, 0.80, error_mas)
+    plant(ablations, "vicreg", 1, 0.70, 600.0)
+    text = write_page(ablations)
+    for gone in ("plain-1", "plain-2", "vicreg-1"):
+        shutil.rmtree(ablations.results / gone)
+    assert write_page(ablations) == text
+    # Another training of one of them stands beside what the other was, and is not compared.
+    plant(ablations, "vicreg", 1, 0.75, 600.0)
+    renewed = write_page(ablations)
+    assert "| vicreg | VICReg &#124; 25/25/1 | 400 | 0.650" in renewed
+    assert "| vicreg | plain |" in text
+    assert "| vicreg | plain |" not in renewed
+
+
+def test_a_record_that_is_no_record_is_told(ablations):
+    record = ablations.listed.page.with_suffix(".json")
+    record.parent.mkdir()
+    record.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"arms\.json: is not JSON .*; remove it"):
+        write_page(ablations)

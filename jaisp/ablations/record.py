@@ -1,0 +1,123 @@
+"""What every arm came to, in a file beside the page: results may be gone, or on another machine.
+
+Figures and paired differences are kept as numbers, with what they were made from. An arm that has
+results here is read from them, and renews its entry.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaisp.ablations.arms import Ablations, record_path
+from jaisp.ablations.figures import Figure, Figures, Measured, differences, read_measured
+from jaisp.errors import UserError
+from jaisp.files import read_json, write_json
+
+DIGITS = 6  # that are kept of a number
+
+Arms = Mapping[str, Mapping[int, Measured]]  # by arm and seed
+Differences = Mapping[str, Mapping[int, Figures]]
+
+
+def gather(ablations: Ablations) -> tuple[Arms, Differences]:
+    """All arms that were measured with their config of now, here or elsewhere; and their
+    differences from those that they are compared with. Renews the record."""
+    record = _read(record_path(ablations.listed.page))
+    found: dict[str, dict[int, Measured]] = {arm: {} for arm in ablations.listed.arms}
+    for arm, seed in ablations.runs:
+        own = read_measured(ablations, arm, seed) or _kept(ablations, arm, seed, record)
+        if own is not None:
+            found[arm][seed] = own
+    apart: dict[str, dict[int, Figures]] = {arm: {} for arm in ablations.listed.arms}
+    for arm, seed, own, other in _compared(ablations, found):
+        if own.outcomes is not None and other.outcomes is not None:
+            apart[arm][seed] = differences(other, own)
+        elif _models(kept := record.get(f"{arm}-{seed}", {})) == (own.model, other.model):
+            apart[arm][seed] = _figures(kept["differences"])
+    entries = {
+        f"{arm}-{seed}": _entry(ablations, arm, seed, found, apart)
+        for arm, seed in ablations.runs
+        if seed in found[arm]
+    }
+    write_json(record_path(ablations.listed.page), entries)
+    return found, apart
+
+
+def _compared(ablations: Ablations, found: Arms) -> Iterator[tuple[str, int, Measured, Measured]]:
+    """Arms and seeds that have a partner on the same sky, each with it."""
+    for arm, seeds in found.items():
+        against = ablations.against(arm)
+        if against != arm and ablations.base(arm) == ablations.base(against):
+            for seed in seeds.keys() & found[against].keys():
+                yield arm, seed, seeds[seed], found[against][seed]
+
+
+def _models(entry: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """An arm's weights and those that its differences are from."""
+    return entry.get("model"), entry.get("from_model")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); remove it") from None
+
+
+def _kept(ablations: Ablations, arm: str, seed: int, record: Mapping[str, Any]) -> Measured | None:
+    """An arm as it is recorded; None when that was with another config."""
+    entry = record.get(f"{arm}-{seed}")
+    wanted = ablations.made_from(arm, seed)
+    if entry is None or entry["config"] != wanted["config"]:
+        return None
+    return Measured(
+        figures=_figures(entry["figures"]),
+        controls={name: _figures(own) for name, own in entry["controls"].items()},
+        outcomes=None,
+        bounds={},
+        timing=entry["timing"],
+        model=entry["model"],
+        code=entry["code"],
+        is_current=entry["code"] == wanted["code"],
+    )
+
+
+def _entry(
+    ablations: Ablations, arm: str, seed: int, found: Arms, apart: Differences
+) -> dict[str, Any]:
+    own = found[arm][seed]
+    entry = {
+        "config": ablations.made_from(arm, seed)["config"],
+        "code": own.code,
+        "model": own.model,
+        "timing": {name: own.timing[name] for name in ("seconds", "threads", "machine")},
+        "figures": _numbers(own.figures),
+        "controls": {name: _numbers(figures) for name, figures in own.controls.items()},
+    }
+    if seed in apart[arm]:
+        entry["from_model"] = found[ablations.against(arm)][seed].model
+        entry["differences"] = _numbers(apart[arm][seed])
+    return entry
+
+
+def _numbers(figures: Figures) -> dict[str, list[float | int | None]]:
+    """Each figure's value, low, high and n; None for what is not a number."""
+    return {
+        name: [*map(_number, (figure.value, figure.low, figure.high)), figure.n]
+        for name, figure in figures.items()
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+
+
+def _figures(numbers: Mapping[str, list[float | int | None]]) -> Figures:
+    found: Figures = {}
+    for name, (*limits, n) in numbers.items():
+        value, low, high = (math.nan if limit is None else limit for limit in limits)
+        found[name] = Figure(value, low, high, int(n or 0))
+    return found
