@@ -4,6 +4,7 @@ Figures and paired differences are kept as numbers, with what they were made fro
 results here is read from them, and renews its entry.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,36 +13,55 @@ from typing import Any
 from jaisp.ablations.arms import Ablations, record_path
 from jaisp.ablations.figures import Figure, Figures, Measured, differences, read_measured
 from jaisp.errors import UserError
-from jaisp.files import read_json, write_json
+from jaisp.files import read_json, write_text
 
-DIGITS = 6  # that are kept of a number
+DIGITS = 5  # that are kept of a number
 
 Arms = Mapping[str, Mapping[int, Measured]]  # by arm and seed
+Record = dict[str, dict[str, Any]]  # by ARM-SEED
 Differences = Mapping[str, Mapping[int, Figures]]
 
 
 def gather(ablations: Ablations) -> tuple[Arms, Differences]:
-    """All arms that were measured with their config of now, here or elsewhere; and their
-    differences from those that they are compared with. Renews the record."""
-    record = _read(record_path(ablations.listed.page))
+    """All arms that were measured with their config of now, here or elsewhere, and their
+    differences from those that they are compared with, as the record has them, which is renewed."""
+    path = record_path(ablations.listed.page)
+    record = _renewed(ablations, _read(path))
+    # A line an arm: what changes shows.
+    lines = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in record.items())
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    found: dict[str, dict[int, Measured]] = {arm: {} for arm in ablations.listed.arms}
+    apart: dict[str, dict[int, Figures]] = {arm: {} for arm in ablations.listed.arms}
+    for arm, seed in ablations.runs:
+        if (own := _kept(ablations, arm, seed, record)) is not None:
+            found[arm][seed] = own
+            if "differences" in record[_name(arm, seed)]:
+                apart[arm][seed] = _figures(record[_name(arm, seed)]["differences"])
+    return found, apart
+
+
+def _renewed(ablations: Ablations, record: Record) -> Record:
+    """The record with the results that are here, and without arms of other configs."""
     found: dict[str, dict[int, Measured]] = {arm: {} for arm in ablations.listed.arms}
     for arm, seed in ablations.runs:
         own = read_measured(ablations, arm, seed) or _kept(ablations, arm, seed, record)
         if own is not None:
             found[arm][seed] = own
-    apart: dict[str, dict[int, Figures]] = {arm: {} for arm in ablations.listed.arms}
-    for arm, seed, own, other in _compared(ablations, found):
-        if own.outcomes is not None and other.outcomes is not None:
-            apart[arm][seed] = differences(other, own)
-        elif _models(kept := record.get(f"{arm}-{seed}", {})) == (own.model, other.model):
-            apart[arm][seed] = _figures(kept["differences"])
     entries = {
-        f"{arm}-{seed}": _entry(ablations, arm, seed, found, apart)
+        _name(arm, seed): _entry(ablations, arm, seed, found[arm][seed])
         for arm, seed in ablations.runs
         if seed in found[arm]
     }
-    write_json(record_path(ablations.listed.page), entries)
-    return found, apart
+    for arm, seed, own, other in _compared(ablations, found):
+        entry, old = entries[_name(arm, seed)], record.get(_name(arm, seed), {})
+        if own.outcomes is not None and other.outcomes is not None:
+            apart = _numbers(differences(other, own))
+        elif (old.get("model"), old.get("from_model")) == (own.model, other.model):
+            apart = old["differences"]
+        else:
+            continue
+        entry |= {"from_model": other.model, "differences": apart}
+    return entries
 
 
 def _compared(ablations: Ablations, found: Arms) -> Iterator[tuple[str, int, Measured, Measured]]:
@@ -53,12 +73,11 @@ def _compared(ablations: Ablations, found: Arms) -> Iterator[tuple[str, int, Mea
                 yield arm, seed, seeds[seed], found[against][seed]
 
 
-def _models(entry: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """An arm's weights and those that its differences are from."""
-    return entry.get("model"), entry.get("from_model")
+def _name(arm: str, seed: int) -> str:
+    return f"{arm}-{seed}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Record:
     if not path.is_file():
         return {}
     try:
@@ -67,9 +86,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not JSON ({error}); remove it") from None
 
 
-def _kept(ablations: Ablations, arm: str, seed: int, record: Mapping[str, Any]) -> Measured | None:
+def _kept(ablations: Ablations, arm: str, seed: int, record: Record) -> Measured | None:
     """An arm as it is recorded; None when that was with another config."""
-    entry = record.get(f"{arm}-{seed}")
+    entry = record.get(_name(arm, seed))
     wanted = ablations.made_from(arm, seed)
     if entry is None or entry["config"] != wanted["config"]:
         return None
@@ -85,11 +104,8 @@ def _kept(ablations: Ablations, arm: str, seed: int, record: Mapping[str, Any]) 
     )
 
 
-def _entry(
-    ablations: Ablations, arm: str, seed: int, found: Arms, apart: Differences
-) -> dict[str, Any]:
-    own = found[arm][seed]
-    entry = {
+def _entry(ablations: Ablations, arm: str, seed: int, own: Measured) -> dict[str, Any]:
+    return {
         "config": ablations.made_from(arm, seed)["config"],
         "code": own.code,
         "model": own.model,
@@ -97,10 +113,6 @@ def _entry(
         "figures": _numbers(own.figures),
         "controls": {name: _numbers(figures) for name, figures in own.controls.items()},
     }
-    if seed in apart[arm]:
-        entry["from_model"] = found[ablations.against(arm)][seed].model
-        entry["differences"] = _numbers(apart[arm][seed])
-    return entry
 
 
 def _numbers(figures: Figures) -> dict[str, list[float | int | None]]:
