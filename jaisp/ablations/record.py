@@ -16,6 +16,7 @@ from jaisp.errors import UserError
 from jaisp.files import read_json, write_text
 
 DIGITS = 5  # that are kept of a number
+KEYS = {"config", "code", "model", "timing", "figures", "controls"}  # of an entry
 
 Arms = Mapping[str, Mapping[int, Measured]]  # by arm and seed
 Record = dict[str, dict[str, Any]]  # by ARM-SEED
@@ -81,9 +82,14 @@ def _read(path: Path) -> Record:
     if not path.is_file():
         return {}
     try:
-        return read_json(path)
+        record = read_json(path)
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error}); remove it") from None
+    entries = record.items() if isinstance(record, dict) else [("all of it", None)]
+    for name, entry in entries:
+        if not isinstance(entry, dict) or not entry.keys() >= KEYS:
+            raise UserError(f"{path}: {name}: is no arm ({', '.join(sorted(KEYS))}); remove it")
+    return record
 
 
 def _kept(ablations: Ablations, arm: str, seed: int, record: Record) -> Measured | None:

@@ -225,9 +225,17 @@ def test_arms_outlive_their_results(ablations):
     assert "| vicreg | plain |" not in renewed
 
 
-def test_a_record_that_is_no_record_is_told(ablations):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "is not JSON .*; remove it"),
+        ("[1]", "all of it: is no arm .*; remove it"),
+        ('{"plain-1": {"config": "x"}}', "plain-1: is no arm .*; remove it"),
+    ],
+)
+def test_a_record_that_is_no_record_is_told(ablations, content, reason):
     record = ablations.listed.page.with_suffix(".json")
     record.parent.mkdir()
-    record.write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"arms\.json: is not JSON .*; remove it"):
+    record.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=rf"arms\.json: {reason}"):
         write_page(ablations)
