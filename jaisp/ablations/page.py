@@ -45,7 +45,8 @@ things worse stays on it. {done} of {all} trainings are done.
   deviation over seeds. Differences are paired: the same sources in both arms, the same seeds.
   **Bold** ones have an interval without 0, over seeds by Student's t. An interval over sky doesn't
   hold what another seed would change, and of twenty differences that are none, one is bold by
-  chance.
+  chance. The arm compared with is of the same config, code and seed, and of the same machine as
+  the arm was.
 - † was made with other code than the present. [ruler.md](ruler.md) defines every figure.
 """
 

@@ -1,7 +1,9 @@
 """What every arm came to, in a file beside the page: results may be gone, or on another machine.
 
 Figures and paired differences are kept as numbers, with what they were made from. An arm that has
-results here is read from them, and renews its entry.
+results here is read from them, and renews its entry. Another processor rounds otherwise, and so
+the arm that others are compared with, trained again elsewhere, is another model: a difference stays
+as long as that arm's config and code are what they were.
 """
 
 import json
@@ -17,6 +19,7 @@ from jaisp.files import read_json, write_text
 
 DIGITS = 5  # that are kept of a number
 KEYS = {"config", "code", "model", "timing", "figures", "controls"}  # of an entry
+MADE_FROM = ("config", "code")  # of the arm that a difference is taken from
 
 Arms = Mapping[str, Mapping[int, Measured]]  # by arm and seed
 Record = dict[str, dict[str, Any]]  # by ARM-SEED
@@ -55,13 +58,11 @@ def _renewed(ablations: Ablations, record: Record) -> Record:
     }
     for arm, seed, own, other in _compared(ablations, found):
         entry, old = entries[_name(arm, seed)], record.get(_name(arm, seed), {})
+        source = {key: entries[_name(ablations.against(arm), seed)][key] for key in MADE_FROM}
         if own.outcomes is not None and other.outcomes is not None:
-            apart = _numbers(differences(other, own))
-        elif (old.get("model"), old.get("from_model")) == (own.model, other.model):
-            apart = old["differences"]
-        else:
-            continue
-        entry |= {"from_model": other.model, "differences": apart}
+            entry |= {"from": source, "differences": _numbers(differences(other, own))}
+        elif (old.get("model"), old.get("from")) == (own.model, source):
+            entry |= {"from": source, "differences": old["differences"]}
     return entries
 
 

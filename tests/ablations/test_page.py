@@ -225,6 +225,19 @@ def test_arms_outlive_their_results(ablations):
     assert "| vicreg | plain |" not in renewed
 
 
+def test_a_difference_outlives_another_training_of_what_it_is_from(ablations):
+    plant(ablations, "plain", 1, 0.80, 40.0)
+    plant(ablations, "vicreg", 1, 0.70, 600.0)
+    before = row_of(write_page(ablations), "vicreg", "plain")
+    for gone in ("plain-1", "vicreg-1"):
+        shutil.rmtree(ablations.results / gone)
+    plant(ablations, "plain", 1, 0.82, 40.0)
+    assert row_of(write_page(ablations), "vicreg", "plain") == before
+    # Of other code it would be another recipe.
+    plant(ablations, "plain", 1, 0.82, 40.0, code="edited since")
+    assert "| vicreg | plain |" not in write_page(ablations)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
