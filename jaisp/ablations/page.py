@@ -45,8 +45,8 @@ things worse stays on it. {done} of {all} trainings are done.
   deviation over seeds. Differences are paired: the same sources in both arms, the same seeds.
   **Bold** ones have an interval without 0, over seeds by Student's t. An interval over sky doesn't
   hold what another seed would change, and of twenty differences that are none, one is bold by
-  chance. The arm compared with is of the same config, code and seed, and of the same machine as
-  the arm was.
+  chance. The arm that one is taken from is of the config, code and seed that stand here, but may be
+  another training of it: trained again on another machine, an arm is not the same to the bit.
 - † was made with other code than the present. [ruler.md](ruler.md) defines every figure.
 """
 

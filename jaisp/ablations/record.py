@@ -1,9 +1,9 @@
 """What every arm came to, in a file beside the page: results may be gone, or on another machine.
 
 Figures and paired differences are kept as numbers, with what they were made from. An arm that has
-results here is read from them, and renews its entry. Another processor rounds otherwise, and so
-the arm that others are compared with, trained again elsewhere, is another model: a difference stays
-as long as that arm's config and code are what they were.
+results here is read from them, and renews its entry. The arm that others are compared with need not
+be the same model to the bit where it is trained again on another machine: a difference stays as
+long as that arm's config and code are what they were.
 """
 
 import json
