@@ -15,11 +15,12 @@ from jaisp.report.svg import SERIES, STYLE, panels, to_svg
 
 # Panel title and what the keys that it shows look like; a key goes to the first that fits.
 PANELS = (
-    ("Loss", r"^loss"),
-    ("Alignment, across and within surveys", r"^(across|cross|within)(?!.*variance)"),
-    ("Variance term", r"(^|_)variance"),
-    ("Covariance term", r"covariance"),
-    ("Alignment term", r"^alignment"),
+    ("Loss", r"^((across|within)_)?loss$"),
+    ("Alignment term", r"(^|_)alignment$"),
+    ("Variance term", r"(^|_)variance$"),
+    ("Covariance term", r"(^|_)covariance$"),
+    ("Photometry term", r"(^|_)photometry$"),
+    ("Position term", r"^position_"),
     ("Validation retrieval, top 1", r"^validation.*top"),
     ("Dimensions in use", r"^(participation_ratio|rankme)"),
     ("Smallest standard deviation", r"^smallest_std"),
@@ -29,6 +30,9 @@ PANELS = (
 )
 NOT_CURVES = ("step", "time", "seconds", "epoch", "version", "validation_tokens")
 MOST_NAMED = 6
+# More names than this find no room beside curves; one takes this share of a panel's height.
+MOST_BESIDE = 3
+LINE = 0.1
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -102,14 +106,24 @@ def _draw(ax: Axes, title: str, curves: dict[str, np.ndarray]) -> None:
         smooth = _smooth(value)
         if smooth is not value:
             ax.plot(step, value, color=colour, linewidth=0.5, alpha=0.35)
-        label = key.replace("_", " ") if len(curves) > 1 else None
+        label = key.removeprefix("pairs ").replace("_", " ") if len(curves) > 1 else None
         ax.plot(step, smooth, color=colour, linewidth=1.3, marker=marker, label=label)
     values = np.concatenate([value for _, value in curves.values()])
     if values.min() > 0 and values.max() > 50 * values.min():
         ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if 1 < len(curves) <= MOST_NAMED:
-        ax.legend(loc="best")
+        _legend(ax, len(curves))
+
+
+def _legend(ax: Axes, names: int) -> None:
+    """A legend where the curves leave room; above them, where it is too long for that."""
+    if names > MOST_BESIDE:
+        scale = ax.yaxis.get_transform()
+        low, high = scale.transform(np.array(ax.get_ylim()))
+        top = low + (high - low) / (1 - LINE * names)
+        ax.set_ylim(top=float(scale.inverted().transform(np.array([top]))[0]))
+    ax.legend(loc="upper left" if names > MOST_BESIDE else "best")
 
 
 def _smooth(value: np.ndarray) -> np.ndarray:
