@@ -17,7 +17,7 @@ from jaisp.archives.table import read_tiles, tile_planes, tiles_path
 from jaisp.blocks import cell_batches
 from jaisp.config import Config
 from jaisp.config.evaluate import PARTS
-from jaisp.embedding.layout import COMPONENTS, MOST_FILES, WINDOW
+from jaisp.embedding.layout import CHUNK, COMPONENTS, MOST_FILES
 from jaisp.fetch import BATCHES
 from jaisp.inject.names import sky_names
 from jaisp.sampling import evenly
@@ -123,7 +123,7 @@ class Amounts:
             mean = int(np.ceil(sky.patches / len(sky.cells)))
             shards = [np.ceil(mean / patches_per_shard(*s, mean)) for s in surveys.values()]
             self.store_files += share * (PLANES * sum(shards) + SMALL_FILES * len(surveys))
-            rows, columns = np.ceil(patches * config.patch_tokens / WINDOW)
+            rows, columns = np.ceil(patches * config.patch_tokens / CHUNK)
             arrays = 2 * len(surveys)
             self.grid_files += (
                 share * arrays * (rows if rows * columns > MOST_FILES else rows * columns)

@@ -12,7 +12,7 @@ from zarr.codecs import BytesCodec, ZstdCodec
 
 from jaisp.config import Config
 from jaisp.embedding.kept import read_note, tokens_origin, write_note
-from jaisp.embedding.layout import MOST_FILES, WINDOW
+from jaisp.embedding.layout import CHUNK, MOST_FILES, WINDOW
 from jaisp.embedding.mosaic import Mosaic, signal_to_noise
 from jaisp.embedding.windows import embed_rows
 from jaisp.errors import UserError
@@ -135,7 +135,6 @@ def _write(path: Path, mosaic: Mosaic, model: Model, workers: int) -> int:
         mosaic.shape,
         survey=mosaic.survey,
         bands=mosaic.bands,
-        window=WINDOW,
         workers=workers,
     )
     count = -(-height // WINDOW)
@@ -164,13 +163,13 @@ def _signal_row(mosaic: Mosaic, y: int, rows: int) -> np.ndarray:
 
 def _create(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
     dimensions = ("dimension", "y", "x")[-len(shape) :]
-    rows, columns = (-(-length // WINDOW) for length in shape[-2:])
-    row = (*shape[:-2], WINDOW, WINDOW * columns)
+    rows, columns = (-(-length // CHUNK) for length in shape[-2:])
+    row = (*shape[:-2], CHUNK, CHUNK * columns)
     return group.create_array(
         name,
         shape=shape,
         dtype=dtype,
-        chunks=(*shape[:-2], min(WINDOW, shape[-2]), min(WINDOW, shape[-1])),
+        chunks=(*shape[:-2], min(CHUNK, shape[-2]), min(CHUNK, shape[-1])),
         shards=row if rows * columns > MOST_FILES else None,
         dimension_names=dimensions,
         fill_value=np.nan,

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
+from jaisp.embedding.layout import WINDOW
 from jaisp.embedding.mosaic import Planes, covered_squares
 from jaisp.model import Model
 
@@ -20,7 +20,7 @@ Read = Callable[[int, int, int, int], Planes]
 
 
 class Window(NamedTuple):
-    """A square of an image, read with its margin; `covered` is of the square alone."""
+    """A rectangle of an image, read with its margin; `covered` is of the rectangle alone."""
 
     x: int
     planes: Planes
@@ -39,8 +39,7 @@ def embed_rows(
     *,
     survey: str,
     bands: Sequence[str],
-    window: int = 32,
-    batch: int = 2,
+    window: int = WINDOW,
     workers: int = 1,
 ) -> Iterator[tuple[int, Float32[np.ndarray, "dimension row column"]]]:
     """Embed an image of `shape` tokens and yield it by rows of windows.
@@ -53,36 +52,33 @@ def embed_rows(
     ----------
     read: gives the pixels of a rectangle of tokens.
     survey, bands: the encoder, and the bands of the planes that `read` gives.
-    window: side of a window without its margin, in tokens.
-    batch: how many windows are encoded together.
-    workers: how many such batches are encoded at once, each in a thread of its own.
+    window: side of a window without its margin, in tokens; the image ends the last ones.
+    workers: how many windows are encoded at once, each in a thread of its own.
 
     Yields the first token row of each row of windows, and its tokens, NaN where uncovered.
     """
     height, width = shape
     margin = margin_tokens(model)
     n = model.config.surveys[survey].pixels_per_token
-    side = window + 2 * margin
-    inner = slice(margin, side - margin)
 
-    def covered_windows(y: int) -> Iterator[Window]:
+    def covered_windows(y: int, rows: int) -> Iterator[Window]:
         for x in range(0, width, window):
-            planes = read(y - margin, x - margin, side, side)
-            covered = covered_squares(planes, n)[inner, inner]
+            columns = min(window, width - x)
+            planes = read(y - margin, x - margin, rows + 2 * margin, columns + 2 * margin)
+            covered = _inner(covered_squares(planes, n), margin)
             if covered.any():
                 yield Window(x, planes, covered)
 
-    def encode(windows: Sequence[Window]) -> Float32[np.ndarray, "window dimension row column"]:
-        return _encode(model, windows, survey, bands)[..., inner, inner]
+    def encode(one: Window) -> Float32[np.ndarray, "dimension row column"]:
+        return _inner(_encode(model, one.planes, survey, bands), margin)
 
     with ThreadPoolExecutor(workers) as pool:
         for y in range(0, height, window):
             rows = min(window, height - y)
             strip = np.full((model.config.dimensions, rows, width), np.nan, np.float32)
-            under_way: deque[tuple[tuple[Window, ...], Future]] = deque()
-            found = covered_windows(y)
-            while windows := tuple(islice(found, batch)):
-                under_way.append((windows, pool.submit(encode, windows)))
+            under_way: deque[tuple[Window, Future]] = deque()
+            for one in covered_windows(y, rows):
+                under_way.append((one, pool.submit(encode, one)))
                 # The next ones are read meanwhile; more than that would fill memory.
                 if len(under_way) > workers:
                     _fill(strip, *under_way.popleft())
@@ -91,28 +87,32 @@ def embed_rows(
             yield y, strip
 
 
+def _inner(tokens: np.ndarray, margin: int) -> np.ndarray:
+    """Tokens without the margin around them."""
+    height, width = tokens.shape[-2:]
+    return tokens[..., margin : height - margin, margin : width - margin]
+
+
 def _encode(
-    model: Model, windows: Sequence[Window], survey: str, bands: Sequence[str]
-) -> Float32[np.ndarray, "window dimension row column"]:
-    """Tokens of some windows and their margins."""
-    flux, noise, mask = (
-        np.stack([getattr(window.planes, name) for window in windows])
-        for name in ("flux", "noise", "mask")
-    )
+    model: Model, planes: Planes, survey: str, bands: Sequence[str]
+) -> Float32[np.ndarray, "dimension row column"]:
+    """Tokens of a window and its margin."""
     # TF32 convolutions differ by 1e-3 from one window to the next: more than a seam may show.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.inference_mode(), exact if model.device.type == "cuda" else nullcontext():
-        tokens = model.encode(flux, noise, mask, survey=survey, bands=list(bands))
-    return tokens.float().cpu().numpy()
+        tokens = model.encode(
+            planes.flux[None],
+            planes.noise[None],
+            planes.mask[None],
+            survey=survey,
+            bands=list(bands),
+        )
+    return tokens[0].float().cpu().numpy()
 
 
 def _fill(
-    strip: Float32[np.ndarray, "dimension row column"], windows: Sequence[Window], encoded: Future
+    strip: Float32[np.ndarray, "dimension row column"], window: Window, encoded: Future
 ) -> None:
-    """Put the tokens of some windows of one row into `strip`."""
-    _, rows, width = strip.shape
-    for window, square in zip(windows, encoded.result(), strict=True):
-        columns = min(window.covered.shape[1], width - window.x)
-        covered = window.covered[:rows, :columns]
-        tokens = np.where(covered, square[:, :rows, :columns], np.nan)
-        strip[:, :, window.x : window.x + columns] = tokens
+    """Put the tokens of a window into its row's `strip`."""
+    columns = slice(window.x, window.x + window.covered.shape[1])
+    strip[:, :, columns] = np.where(window.covered, encoded.result(), np.nan)

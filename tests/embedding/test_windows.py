@@ -15,7 +15,7 @@ def store(published):
     return open_store(published.results / "patches.zarr")
 
 
-def whole(model, mosaic, window, batch=2):
+def whole(model, mosaic, window):
     rows = embed_rows(
         model,
         mosaic.read,
@@ -23,7 +23,6 @@ def whole(model, mosaic, window, batch=2):
         survey=mosaic.survey,
         bands=mosaic.bands,
         window=window,
-        batch=batch,
     )
     return np.concatenate([strip for _, strip in rows], axis=1)
 
@@ -32,8 +31,8 @@ def whole(model, mosaic, window, batch=2):
 def test_two_ways_of_windowing_agree(store, model, survey):
     mosaic = Mosaic(store, "field", survey)
     one = whole(model, mosaic, window=64)
-    for window, batch in ((8, 3), (7, 1), (13, 2)):
-        other = whole(model, mosaic, window, batch)
+    for window in (7, 8, 13):
+        other = whole(model, mosaic, window)
         np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
         np.testing.assert_allclose(one, other, atol=1e-4)
     assert np.isfinite(one).mean() > 0.85
