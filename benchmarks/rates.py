@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--took", type=float, help="told: seconds of all steps")
     parser.add_argument("--date", help="told: when; default: today")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.set_defaults(compile=False)  # what `make_config` asks, and trainings do by default
     options = parser.parse_args()
     out, home = options.out.absolute(), Path.cwd()
     rates = json.loads(out.read_text()) if out.is_file() else {"stages": {}, "encoders": []}
