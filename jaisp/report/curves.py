@@ -19,6 +19,7 @@ PANELS = (
     ("Alignment term", r"(^|_)alignment$"),
     ("Variance term", r"(^|_)variance$"),
     ("Covariance term", r"(^|_)covariance$"),
+    ("Normality term", r"(^|_)normality$"),
     ("Photometry term", r"(^|_)photometry$"),
     ("Position term", r"^position_"),
     ("Validation retrieval, top 1", r"^validation.*top"),
