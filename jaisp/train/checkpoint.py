@@ -36,6 +36,6 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
         log.warning("%s: unreadable (%s); training starts anew", path, type(error).__name__)
         return None
     if state.pop("key", None) != key:
-        log.info("the checkpoint is of another config or store; training starts anew")
+        log.info("the checkpoint is of another config, store or code; training starts anew")
         return None
     return state

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jaisp.config import Config, stage_hash
+from jaisp.config import Config, stage_hash, stage_version
 from jaisp.config.train import TrainConfig
 from jaisp.errors import StoppedError, UserError
 from jaisp.files import partial_dir, remove_folder, sha256
@@ -75,7 +75,7 @@ def _train(config: Config, told: Told) -> dict:
     )
     model = new_model(store, config.model, noise, settings.seed)
     measure_sky(model, patches)
-    key = stage_hash(config, "train") + sha256(store.path / "zarr.json")
+    key = stage_hash(config, "train") + stage_version("train") + sha256(store.path / "zarr.json")
     run = Run(model, patches, watched, settings, partial_dir(config) / "train", key)
     run.results, run.told = config.results, told
     run.go()

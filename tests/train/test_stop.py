@@ -78,6 +78,17 @@ def test_a_training_that_is_told_to_stop_goes_on_as_if_it_had_not_been(config, m
     assert_same(outcome(config), expected, 0.0)
 
 
+def test_a_checkpoint_by_other_code_is_not_gone_on_with(config, monkeypatch, caplog):
+    train(config, threads=1)
+    expected = outcome(config)
+    told_at(4, signal.SIGTERM, monkeypatch, config)
+    monkeypatch.setattr(loop, "stage_version", lambda stage: f"{stage} as it is now")
+    caplog.set_level("INFO")
+    train(config, threads=1)
+    assert "store or code; training starts anew" in caplog.text
+    assert_same(outcome(config), expected, 0.0)
+
+
 def test_two_processes_stop_together_and_one_goes_on(config):
     train(config, threads=1)
     expected = outcome(config)
