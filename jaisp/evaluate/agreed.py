@@ -9,7 +9,9 @@ position is told of the other's tokens.
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, Form, Readout
+from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, PEAK_DIMENSIONS, Form, Readout
+
+AGREEABLE: tuple[Form, ...] = (LINEAR, ONE_TOKEN, PEAK_DIMENSIONS)  # linear forms
 
 
 class AgreedReadout:
@@ -31,7 +33,7 @@ class AgreedReadout:
         snr: Float[np.ndarray, " source"],
         units: Shaped[np.ndarray, " source"],
         seed: int,
-        kinds: tuple[Form, ...] = (LINEAR, ONE_TOKEN),
+        kinds: tuple[Form, ...] = AGREEABLE,
         own: slice = slice(None),
     ) -> None:
         # A regression takes means off. Taken off before, and with differences of both signs, what

@@ -1,11 +1,11 @@
 """How far a source lies in one survey from where it lies in another, off the tokens of both.
 
-Three forms of readout: linear in the tokens' strongest directions; linear in the one token of each
-in the middle; or linear in the products of what tokens differ by with what they have in common,
-both over the tokens' length. By how much tokens differ for a small displacement depends on what
-they show, which a linear readout can't take into account. The products can be fitted on a survey's
-own pairs, displaced and at home, as well: where tokens of all surveys share a space, that doubles
-what is learnt from.
+Four forms of readout: linear in the tokens' strongest directions; linear in the one token of each
+in the middle, or in the dimensions of it that hold peaks; or linear in the products of what tokens
+differ by with what they have in common, both over the tokens' length. By how much tokens differ for
+a small displacement depends on what they show, which a linear readout can't take into account. The
+products can be fitted on a survey's own pairs, displaced and at home, as well: where tokens of all
+surveys share a space, that doubles what is learnt from.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +15,13 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Float32, Int
 
-from jaisp.evaluate.injected import REFERENCE
+from jaisp.evaluate.injected import REFERENCE, kept
 from jaisp.evaluate.probe import fit_probe
 
-Kind = Literal["linear", "one token", "products", "products of both"]
+Kind = Literal["linear", "one token", "peaks", "products", "products of both"]
 LINEAR: Kind = "linear"
 ONE_TOKEN: Kind = "one token"
+PEAK_DIMENSIONS: Kind = "peaks"
 PRODUCTS: Kind = "products"
 BOTH_PRODUCTS: Kind = "products of both"  # fitted on the reference survey's own pairs as well
 DIFFERENCES, COMMON = 32, 24  # directions of each that are multiplied
@@ -34,7 +35,7 @@ def kinds_of(
     away: Float32[np.ndarray, "source _"], here: Float32[np.ndarray, "source _"]
 ) -> tuple[Kind, ...]:
     """The forms that can be fitted: only tokens of one length can be subtracted."""
-    linear = (LINEAR, ONE_TOKEN)
+    linear = (LINEAR, ONE_TOKEN, PEAK_DIMENSIONS)
     return (*linear, PRODUCTS, BOTH_PRODUCTS) if away.shape[1] == here.shape[1] else linear
 
 
@@ -51,11 +52,12 @@ def fit_displacement(
     """Fit displacements to tokens of the displaced survey and of the other, means subtracted.
 
     unit: the piece of sky of each source. constant: whether equal tokens may mean a displacement;
-    without, the linear form only knows what tokens differ by. strengths: of an earlier fit's ridge
+    without, the linear forms only know what tokens differ by. strengths: of an earlier fit's ridge
     regression, instead of choosing them; returned with what predicts.
     """
-    describe: Predict = _one_token
-    if kind != ONE_TOKEN:
+    if kind in (ONE_TOKEN, PEAK_DIMENSIONS):
+        describe = _middle(kind, constant)
+    else:
         describe = _linear(away, here, constant) if kind == LINEAR else _products(away, here)
     x, y = describe(away, here), moved
     if not constant:
@@ -74,9 +76,16 @@ def _linear(away: np.ndarray, here: np.ndarray, constant: bool) -> Predict:
     return lambda away, here: np.concatenate([away @ from_away, here @ from_here], axis=1)
 
 
-def _one_token(away: np.ndarray, here: np.ndarray) -> np.ndarray:
-    """The middle one of each side's 3 × 3 tokens."""
-    return np.concatenate([away[:, REFERENCE], here[:, REFERENCE]], axis=1)
+def _middle(kind: Kind, constant: bool) -> Predict:
+    """The middle one of each side's 3 × 3 tokens, all of it or where peaks are, or only what both
+    differ by."""
+
+    def describe(away: np.ndarray, here: np.ndarray) -> np.ndarray:
+        shown = [side[:, REFERENCE] for side in (away, here)]
+        away, here = map(kept, shown) if kind == PEAK_DIMENSIONS else shown
+        return np.concatenate([away, here], axis=1) if constant else away - here
+
+    return describe
 
 
 def _products(away: np.ndarray, here: np.ndarray) -> Predict:

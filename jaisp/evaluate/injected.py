@@ -20,6 +20,7 @@ from jaisp.embedding.mosaic import Mosaic, Planes
 from jaisp.evaluate.scene import Encoder, Scene
 from jaisp.evaluate.windows import windows
 from jaisp.inject.names import copy_name
+from jaisp.model.trunk import kept_dimensions
 from jaisp.progress import track
 from jaisp.store.reader import Store, open_store
 
@@ -30,6 +31,12 @@ TOKENS, SCALES = "tokens", "scales"
 REFERENCE = slice((2 * AROUND + 1) ** 2 // 2, None, (2 * AROUND + 1) ** 2)
 
 Features = dict[str, dict[str, Float32[np.ndarray, "source _"]]]
+
+
+def kept(token: np.ndarray) -> np.ndarray:
+    """The dimensions of tokens, on the last axis, that are nothing but places and shapes of
+    peaks."""
+    return token[..., -kept_dimensions(token.shape[-1]) :]
 
 
 @dataclass(frozen=True)

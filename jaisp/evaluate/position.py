@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.agreed import AgreedReadout
+from jaisp.evaluate.agreed import AGREEABLE, AgreedReadout
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import (
     REFERENCE,
@@ -26,7 +26,15 @@ from jaisp.evaluate.injected import (
     reference_tokens,
 )
 from jaisp.evaluate.outcomes import Outcomes
-from jaisp.evaluate.readout import LINEAR, MLP, ONE_TOKEN, STACKED, Form, Readout
+from jaisp.evaluate.readout import (
+    LINEAR,
+    MLP,
+    ONE_TOKEN,
+    PEAK_DIMENSIONS,
+    STACKED,
+    Form,
+    Readout,
+)
 from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.statistic import drawn_interval
@@ -270,7 +278,7 @@ def _fit(train: Asked, readout: str, settings: EvaluateConfig) -> Readouts:
     order = _shuffled(train, settings)
     every: tuple[Form, ...] = (LINEAR, MLP)
     if readout == TOKENS:
-        every = (*every, ONE_TOKEN, STACKED)
+        every = (*every, ONE_TOKEN, PEAK_DIMENSIONS, STACKED)
 
     def fit(encoder: str, offset: np.ndarray, kinds: tuple[Form, ...]) -> tuple[str, Readout]:
         own, asked = train.features[encoder][readout], (train.snr, train.unit, settings.seed)
@@ -299,10 +307,10 @@ def _fit_agreed(first: Asked, second: Asked, settings: EvaluateConfig) -> Readou
         own = train.snr, train.unit, settings.seed, kinds, REFERENCE
         return encoder, AgreedReadout(here, there, offset, *own)
 
-    probes = {"model": fit("model", train.offset, (LINEAR, ONE_TOKEN))}
+    probes = {"model": fit("model", train.offset, AGREEABLE)}
     for control in ("random", "blank"):
         if control in train.features:
-            kinds: tuple[Form, ...] = (LINEAR, ONE_TOKEN) if control == "random" else (LINEAR,)
+            kinds: tuple[Form, ...] = AGREEABLE if control == "random" else (LINEAR,)
             probes[control] = fit(control, train.offset, kinds)
     probes["shuffled"] = fit("model", train.offset[_shuffled(train, settings)], (LINEAR,))
     return Readouts(AGREED, TOKENS, {**probes}, _constant(train))

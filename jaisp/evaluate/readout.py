@@ -1,5 +1,6 @@
 """Reading a position off tokens: a linear map for each S/N, of the source's own token or of those
-around it, too, or of what such maps answer for each survey; or one small network for all S/N.
+around it, too, of the few dimensions in which tokens hold peaks, or of what such maps answer for
+each survey; or one small network for all S/N.
 
 Tokens around it tell more, and many dimensions times nine of them are more numbers than there are
 sources to fit on. Training sky decides.
@@ -16,11 +17,13 @@ from sklearn.decomposition import PCA
 
 from jaisp.evaluate.clipped import fit_clipped
 from jaisp.evaluate.folds import folds
+from jaisp.evaluate.injected import kept
 from jaisp.evaluate.probe import MOST_BENT, fit_probe
 from jaisp.evaluate.scatter import scatter
 from jaisp.evaluate.stacked import Shown, fit_stacked
 
-Form = Literal["one token", "linear", "stacked", "mlp"]
+Form = Literal["peaks", "one token", "linear", "stacked", "mlp"]
+PEAK_DIMENSIONS: Final = "peaks"
 ONE_TOKEN: Final = "one token"
 LINEAR: Final = "linear"
 STACKED: Final = "stacked"
@@ -41,9 +44,10 @@ class Readout:
     units: the piece of sky of each source: one decides as a whole.
     kinds: which forms are tried; the best one is chosen at each S/N by what they tell of parts of
         the training sky that they were not fitted on, and fitted again on all of it.
-    own: which of the features are the source's own token's; all that `one token` is given.
-    surveys: whose features stand side by side, as many of each. `stacked` reads each by itself, its
-        own token and all of them, and weighs the answers.
+    own: which of the features are the source's own token's; all that `one token` is given, and
+        `peaks` the last few of these.
+    surveys: whose features stand side by side, as many of each. `stacked` reads each by itself, all
+        of them and the peaks of its own token, and weighs the answers.
 
     chosen: by S/N, which form it was.
     """
@@ -97,9 +101,10 @@ class Readout:
         features, offsets, _, units, seed = known
         if kind == STACKED:
             return _each_snr(partial(fit_stacked, self._parts(features.shape[1])), *known)
-        if kind == ONE_TOKEN:
-            predict = _each_snr(_fit_linear, features[:, self._own], *known[1:])
-            return lambda features, snr: predict(features[:, self._own], snr)
+        if kind in (ONE_TOKEN, PEAK_DIMENSIONS):
+            shown = self._one_token if kind == ONE_TOKEN else self._peaks
+            predict = _each_snr(_fit_linear, shown(features), *known[1:])
+            return lambda features, snr: predict(shown(features), snr)
         if kind == LINEAR or self._reduce is None:
             return _each_snr(_fit_linear, *known)
         # One network for all S/N.
@@ -112,7 +117,21 @@ class Readout:
         each = width // self._surveys
         blocks = [slice(start, start + each) for start in range(0, width, each)]
         every: list[Shown] = [itemgetter((slice(None), block)) for block in blocks]
-        return every + [lambda features, part=part: part(features)[:, self._own] for part in every]
+        return [*every, *(partial(_of, self._peaks_of_one, part) for part in every)]
+
+    def _one_token(self, features: np.ndarray) -> np.ndarray:
+        return features[:, self._own]
+
+    def _peaks_of_one(self, features: np.ndarray) -> np.ndarray:
+        return kept(self._one_token(features))
+
+    def _peaks(self, features: np.ndarray) -> np.ndarray:
+        by_survey = self._one_token(features).reshape(len(features), self._surveys, -1)
+        return kept(by_survey).reshape(len(features), -1)
+
+
+def _of(shown: Shown, part: Shown, features: np.ndarray) -> np.ndarray:
+    return shown(part(features))
 
 
 def _fit_linear(

@@ -15,6 +15,7 @@ from jaisp.evaluate.displaced import AWAY, HOME, Encoded, Patches, Sources
 from jaisp.evaluate.displacement import (
     BOTH_PRODUCTS,
     LINEAR,
+    PEAK_DIMENSIONS,
     PRODUCTS,
     Kind,
     Predict,
@@ -239,7 +240,7 @@ def read_shared(
     away, own, here = (tokens["model"] for tokens in (pair.away, pair.own, pair.here))
     seen = own[train], here[train], taught[train], pair.patch[train]
     told: list[tuple[float, Motion]] = []
-    for kind in (LINEAR, PRODUCTS):
+    for kind in (LINEAR, PEAK_DIMENSIONS, PRODUCTS):
         predict, _ = fit_displacement(kind, *seen, settings.seed, constant=False)
         moved = predict(away, here)
         moves, first = pair.moves(moved, train)

@@ -20,7 +20,7 @@ NOTHING_BEYOND: Sides = (0, 0, 0, 0)
 
 class Found(NamedTuple):
     """What an encoder finds: `fine`, the last grid before tokens, [sample, channel, y, x]; `what`
-    and `measured`, moments and fluxes, [sample, channel, row, column]."""
+    and `measured`, moments and fluxes, peaks first, [sample, channel, row, column]."""
 
     fine: Tensor
     what: Tensor

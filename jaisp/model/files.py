@@ -21,7 +21,7 @@ from jaisp.files import (
 )
 from jaisp.model.model import Architecture, Model
 
-FORMAT = "jaisp-model-4"
+FORMAT = "jaisp-model-5"
 CHECKSUM = "sha256"
 REDO = "copy it again, or train it again (`snakemake -f train`)"
 

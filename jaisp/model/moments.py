@@ -3,11 +3,12 @@
 A mean over a token says what is there and forgets where. Here each pixel is weighted by how surely
 a source lies on it, and the token is given the weights' sum, their centre and their spread in
 windows about it: numbers that are linear in a source's position, to a small part of a pixel,
-whatever the instrument; and each band's S/N there, from which fluxes follow. docs/architecture.md
-has the reasons.
+whatever the instrument. Also places and shapes of peaks; and each band's S/N there, from which
+fluxes follow. docs/architecture.md has the reasons.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma, gaussian_sigma_to_fwhm
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jaisp.model.blocks import grid_strides
+from jaisp.model.peaks import PLACE, SHAPE, WIDTH, peaks_of
 from jaisp.model.smoothing import smoothed
 
 # Widths (1 σ, arcsec) of the Gaussians that filters are made of, and the smallest in pixels.
@@ -28,6 +30,23 @@ WINDOWS = ((0.75, 1.0), (1.25, 1.75))
 FAINTEST, STEEPNESS, MOST = 8.0, (1.5, 5.0), 50.0
 # Filters begin as wide as the PSF, or this many times.
 BEGINNINGS = (1.0, 1.4, 0.7)
+
+
+class Sharp(NamedTuple):
+    """How a map whose peaks are told begins.
+
+    width: of the filter, over the PSF's. steepness: of the weights. alone: the filter's sum is
+    zero, so that the light around a source doesn't draw its peak along.
+    """
+
+    width: float
+    steepness: float
+    alone: bool
+
+
+SHARP = (Sharp(1.0, 10.0, alone=True), Sharp(0.85, 6.0, alone=False))
+PEAKS = (PLACE + SHAPE + WIDTH) * len(WINDOWS) * len(SHARP)  # numbers that tell of them
+SHIFT = 75.0  # taken off the logarithm of these maps' weights, which fill what float32 can hold
 # Powers of y and x in a map's moments.
 ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 
@@ -41,9 +60,13 @@ class Moments(nn.Module):
     filters like the PSF is twice the logarithm of the likelihood ratio of a point source at this
     pixel with any flux in each band. The pixel's weight is (1 + q_h / τ_h)^c_h.
 
-    Calling it gives the moments, [sample, maps · 6, row, column], and the mean of m_hb by weight
-    in each window, of its last map, [window, sample, band, row, column]: of sources that outshine
-    all else in the window, the S/N where they lie.
+    Two further maps, SHARP, are for what neighbours must not blur: peaks of log(1 + q_h / τ_h), by
+    weights so steep that one source counts in a window (`peaks.py`).
+
+    Calling it gives numbers of the peaks in each window, then the moments, [sample, PEAKS +
+    maps · 6, row, column], lengths in tokens; and the mean of m_hb by weight in each window, of its
+    last map, [window, sample, band, row, column]: of sources that outshine all else in the window,
+    the S/N where they lie.
     """
 
     def __init__(
@@ -68,39 +91,51 @@ class Moments(nn.Module):
         # Of the noise under each Gaussian, in units of a pixel's: 1 where pixels are independent.
         # Training measures it.
         self.scatter = nn.Buffer(torch.ones(bands, WIDTHS))
-        self.filters = nn.Parameter(torch.empty(maps, bands, WIDTHS))
+        self.sums = nn.Buffer(gaussians.sum(dim=1).square(), persistent=False)  # in two dimensions
+        self.maps, every = maps, maps + len(SHARP)
+        self.filters = nn.Parameter(torch.empty(every, bands, WIDTHS))
         self.begin(torch.full((bands,), gaussian_sigma_to_fwhm * sigmas[WIDTHS // 2] * grid_arcsec))
         steepness = torch.linspace(*STEEPNESS, maps // len(WINDOWS)).repeat(len(WINDOWS))
-        self.steepness = nn.Parameter(steepness.log())
-        self.faintest = nn.Parameter(torch.full((maps,), math.log(FAINTEST)))
-        self.nothing = nn.Parameter(torch.full((maps,), 3.0))
+        sharp = torch.tensor([own.steepness for own in SHARP])
+        self.steepness = nn.Parameter(torch.cat([steepness, sharp]).log())
+        self.faintest = nn.Parameter(torch.full((every,), math.log(FAINTEST)))
+        self.nothing = nn.Parameter(torch.full((every,), 3.0))
         self.margin = math.ceil((WINDOWS[-1][1] - 0.5) * pixels_per_token)
-        self.channels = maps * len(ORDERS)
+        self.channels = PEAKS + maps * len(ORDERS)
 
     @property
     def reach(self) -> int:
         """Pixels beyond a token that change it."""
-        return self.step * (self.margin + self.cut)
+        return self.step * (self.margin + self.cut + 1)
 
     def forward(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
         """See the class; `inputs` [sample, band, 3, y, x], of the bands of these numbers."""
         with torch.autocast(inputs.device.type, enabled=False):
-            weight, snr = self._weights(inputs.float(), bands)
-            return self._moments(self._sums(weight)), self._snr(weight, snr)
+            rise, seen, snr = self._rise(inputs.float(), bands)
+            plain, sharp = rise[:, : self.maps], rise[:, self.maps :]
+            weight = self._weight(plain, seen)
+            found = torch.cat([self._peaks(sharp, seen), self._moments(self._sums(weight))], dim=1)
+            return found, self._snr(weight, snr)
 
     @torch.no_grad()
     def begin(self, fwhm_arcsec: Tensor) -> None:
-        """Fresh filters: of each band's PSF, [band], and wider and narrower; NaN where unknown,
-        which begins as the others' median."""
+        """Fresh filters, after the noise is measured: of each band's PSF, [band], and wider and
+        narrower; NaN where unknown, which begins as the others' median."""
         fwhm = fwhm_arcsec.nan_to_num(float(fwhm_arcsec.nanmedian()))
         widths = torch.tensor(filter_widths(self.grid_arcsec)).log()
-        for number, own in enumerate(self.filters):
-            times = BEGINNINGS[number % (len(self.filters) // len(WINDOWS)) % len(BEGINNINGS)]
-            wanted = (times * fwhm * gaussian_fwhm_to_sigma / self.grid_arcsec).log()
+        each = self.maps // len(WINDOWS)
+        times = [BEGINNINGS[number % each % len(BEGINNINGS)] for number in range(self.maps)]
+        for own, width in zip(self.filters, [*times, *(s.width for s in SHARP)], strict=True):
+            wanted = (width * fwhm * gaussian_fwhm_to_sigma / self.grid_arcsec).log()
             # Between the two nearest Gaussians.
             wanted = wanted.clamp(widths[0], widths[-1])
             away = (wanted[:, None] - widths).abs() / (widths[1] - widths[0])
             own.copy_((1 - away).clamp(min=0) + 0.05 * torch.randn(away.shape))
+        sums = self.sums / self.scatter.cpu()
+        for own, sharp in zip(self.filters[self.maps :], SHARP, strict=True):
+            if sharp.alone:
+                # The widest Gaussian takes off what the others add up to.
+                own[:, -1] -= (own.cpu() * sums).sum(dim=1).to(own.device) / sums[:, -1]
 
     @torch.no_grad()
     def measure(self, inputs: Tensor) -> Tensor:
@@ -114,9 +149,9 @@ class Moments(nn.Module):
                 found[band] = smooth[:, valid[:, band]].median(dim=1).values / 0.6745
         return found
 
-    def _weights(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [sample, map, y, x], and S/N of the last map of each window, [sample, window,
-        band, y, x]."""
+    def _rise(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log(1 + q / τ), [sample, map, y, x]; where any band is valid; and S/N of the last map of
+        each window, [sample, window, band, y, x]."""
         flux, valid = self._flux(inputs)
         filters = self.filters[:, bands] / self.scatter[bands]
         square, last = flux.new_zeros(()), []
@@ -124,13 +159,25 @@ class Moments(nn.Module):
         for number in range(flux.shape[1]):
             smooth = smoothed(flux[:, number], self.gaussians)
             snr = torch.einsum("mj,sjyx->smyx", filters[:, number], smooth)
-            last.append(snr.unflatten(1, (len(WINDOWS), -1))[:, :, -1])
+            last.append(snr[:, : self.maps].unflatten(1, (len(WINDOWS), -1))[:, :, -1])
             positive = functional.relu(snr)
             square = torch.addcmul(square, positive, positive)
         rise = torch.log1p(square / self.faintest.exp()[:, None, None])
-        level = self.steepness.exp()[:, None, None] * rise
-        weight = level.clamp(max=MOST).exp() * valid.any(dim=1, keepdim=True)
-        return weight, torch.stack(last, dim=2)
+        return rise, valid.any(dim=1, keepdim=True), torch.stack(last, dim=2)
+
+    def _weight(self, rise: Tensor, seen: Tensor) -> Tensor:
+        """Weights of the maps that moments are of, [sample, map, y, x]."""
+        level = self.steepness[: self.maps].exp()[:, None, None] * rise
+        return level.clamp(max=MOST).exp() * seen
+
+    def _peaks(self, rise: Tensor, seen: Tensor) -> Tensor:
+        """Places and shapes of peaks in each window, [sample, number, row, column]."""
+        level = self.steepness[self.maps :].exp()[:, None, None] * rise - SHIFT
+        weight = level.clamp(max=SHIFT).exp() * seen
+        nothing = (self.nothing[self.maps :] - SHIFT).exp() * self.pixels_per_token**2
+        height, width = (size // self.pixels_per_token for size in rise.shape[2:])
+        y, x = (self._windows(length, rise.device)[:, :2] for length in (height, width))
+        return peaks_of(rise, weight, nothing, y, x)
 
     def _flux(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Flux in units of a pixel's noise, and where it is valid, [sample, band, y, x]."""
@@ -168,11 +215,11 @@ class Moments(nn.Module):
 
     def _moments(self, sums: Tensor) -> Tensor:
         # Where nothing stands out, the centre is the token's own.
-        nothing = self.nothing.exp() * self.pixels_per_token**2
+        nothing = self.nothing[: self.maps].exp() * self.pixels_per_token**2
         total = sums[:, :, :1] + nothing[:, None, None, None]
         centre, square = sums[:, :, 1:3] / total, sums[:, :, 3:] / total
         spread = square - centre[:, :, [0, 0, 1]] * centre[:, :, [0, 1, 1]]
-        level = total.log() / self.steepness.exp()[:, None, None, None]
+        level = total.log() / self.steepness[: self.maps].exp()[:, None, None, None]
         return torch.cat([centre, 3 * spread, 0.3 * level], dim=2).flatten(1, 2)
 
 

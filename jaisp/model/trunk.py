@@ -7,15 +7,28 @@ from torch import Tensor, nn
 
 from jaisp.model.attention import LocalAttention
 from jaisp.model.blocks import ChannelNorm, TokenBlock
+from jaisp.model.moments import SHARP, WINDOWS
+from jaisp.model.peaks import PLACE, SHAPE
 from jaisp.model.size import Size
+
+# Of what was measured, what tokens keep as it is: places and shapes of peaks.
+KEPT = (PLACE + SHAPE) * len(WINDOWS) * len(SHARP)
+FEWEST = 8  # dimensions for each that is kept
+
+
+def kept_dimensions(dimensions: int) -> int:
+    """How many of a token's dimensions, the last ones, are nothing but what was measured."""
+    return min(KEPT, math.ceil(dimensions / FEWEST))
 
 
 class Trunk(nn.Module):
     """Convolutions and attention among neighbouring tokens, the same for all surveys.
 
     What was measured also goes past it, so that positions and brightness stay as linear in a token
-    as they were found. Both have the same weights whatever the survey: what encoders find alike
-    becomes alike tokens.
+    as they were found. The last few dimensions are nothing but places and shapes of peaks: a map
+    that reads places off dimensions to which the trunk adds what lies around has to learn to cancel
+    all of that. All have the same weights whatever the survey: what encoders find alike becomes
+    alike tokens.
     """
 
     def __init__(self, size: Size, measured: int, token_arcsec: float, dimensions: int) -> None:
@@ -30,13 +43,16 @@ class Trunk(nn.Module):
             self.blocks.append(TokenBlock(size.width, size.expansion))
             self.blocks.append(TokenBlock(size.width, size.expansion))
             self.blocks.append(LocalAttention(size.width, size.heads, reach, token_arcsec))
+        self.kept = kept_dimensions(dimensions)
         self.project = nn.Sequential(
             ChannelNorm(size.width),
             nn.Conv2d(size.width, 2 * size.width, 1),
             nn.GELU(),
-            nn.Conv2d(2 * size.width, dimensions, 1),
+            nn.Conv2d(2 * size.width, dimensions - self.kept, 1),
         )
-        self.past = nn.Conv2d(measured, dimensions, 1)
+        self.past = nn.Conv2d(measured, dimensions - self.kept, 1)
+        self.keep = nn.Conv2d(self.kept, self.kept, 1, bias=False)
+        nn.init.dirac_(self.keep.weight)  # to begin with, as they are
         self.reach_arcsec = layers * layer_arcsec
 
     def forward(self, what: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,5 +61,5 @@ class Trunk(nn.Module):
         token = self.blocks(what + self.measured(measured))
         with torch.autocast(what.device.type, enabled=False):
             # Half precision has no room for a hundredth of a token.
-            past = self.past(measured)
-        return token, self.project(token) + past
+            past, kept = self.past(measured), self.keep(measured[:, : self.kept])
+        return token, torch.cat([self.project(token) + past, kept], dim=1)

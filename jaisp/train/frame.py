@@ -26,7 +26,8 @@ def fit_frame(model: Model, pairs: Pairs) -> None:
 
     The objective leaves the linear frame of the tokens free, and distances need one. It is fitted
     on pairs of two surveys, where there are any, in all bands, and is the same for all surveys and
-    on all ranks. Empty sky counts for next to nothing: a pair's weight is the square of the loss's.
+    on all ranks. The last dimensions, which are as they were measured, have one of their own, and
+    stay so. Empty sky counts for next to nothing: a pair's weight is the square of the loss's.
     """
     plain = _plain(pairs)
     firsts, seconds, weights = [], [], []
@@ -39,7 +40,7 @@ def fit_frame(model: Model, pairs: Pairs) -> None:
         seconds.append(pick(encode(model, batch.second), batch.second_place))
         weights.append(batch.weight.to(model.device).square())
     first, second, weight = (torch.cat(part) for part in (firsts, seconds, weights))
-    centre, frame, _ = canonical_frame(first, second, weight)
+    centre, frame, _ = canonical_frame(first, second, weight, model.trunk.kept)
     model.get_buffer("centre").copy_(centre)
     model.get_buffer("frame").copy_(frame)
 
@@ -48,6 +49,7 @@ def canonical_frame(
     first: Float[Tensor, "token dimension"],
     second: Float[Tensor, "token dimension"],
     weight: Float[Tensor, " token"],
+    last: int = 0,
 ) -> tuple[
     Float[Tensor, " dimension"], Float[Tensor, "dimension dimension"], Float[Tensor, " dimension"]
 ]:
@@ -58,20 +60,28 @@ def canonical_frame(
     cross-covariance, the variates are the directions of C^{-1/2} S C^{-1/2}, and its eigenvalues ρ
     the correlations (Hotelling 1936), which come in falling order. A variate's standard deviation
     is its ρ: it counts for what two views of one place agree on, and for no more where sources
-    happen to differ much.
+    happen to differ much. last: so many dimensions are mapped by themselves, to the last variates.
     """
     share = shares(weight)
     (centre,) = summed(share @ (first + second) / 2)
     found = covariance_matrices((first, second, first - second), share)
-    own, other, apart = (matrix.double() for matrix in found)
-    total = (own + other) / 2
+    of_first, of_second, apart = (matrix.double() for matrix in found)
+    total, edge = (of_first + of_second) / 2, len(centre) - last
+    blocks = [slice(0, edge), slice(edge, None)] if last else [slice(None)]
+    variates, rhos = zip(*(_variates(total[b, b], apart[b, b]) for b in blocks), strict=True)
+    return centre, torch.block_diag(*variates).to(first.dtype), torch.cat(rhos)
+
+
+def _variates(total: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that map tokens of the mean covariance `total`, whose differences have that of `apart`,
+    to canonical variates as wide as they correlate; and the correlations."""
     values, vectors = torch.linalg.eigh(total)
     values = values.clamp(min=0) + SHRINK * values.mean()
     white = (vectors * values.rsqrt()) @ vectors.T
     # cov(x − y) is both covariances less twice what they share.
     rho, variates = torch.linalg.eigh(white @ (total - apart / 2) @ white)
     rho, variates = rho.flip(0).clamp(LEAST, 1), variates.flip(1)
-    return centre, (rho[:, None] * variates.T @ white).to(first.dtype), rho
+    return rho[:, None] * variates.T @ white, rho
 
 
 def _plain(pairs: Pairs) -> Pairs:

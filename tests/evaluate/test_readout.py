@@ -5,8 +5,9 @@ import pytest
 
 from jaisp.evaluate.clipped import fit_clipped
 from jaisp.evaluate.probe import fit_probe
-from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, STACKED, Readout
+from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, PEAK_DIMENSIONS, STACKED, Readout
 from jaisp.evaluate.scatter import scatter
+from jaisp.model.trunk import kept_dimensions
 
 WIDTH = 40
 
@@ -72,3 +73,23 @@ def test_the_form_is_taken_that_tells_most_of_sky_it_was_not_fitted_on(best):
     for seed in range(3):
         readout = Readout(features, offset, snr, units, seed, kinds, own=slice(0, WIDTH))
         assert readout.chosen == {10.0: best}
+
+
+@pytest.mark.parametrize("surveys", [1, 2])
+def test_few_dimensions_that_hold_peaks_are_read_by_themselves(surveys):
+    """A token tells an offset by its last dimensions; all others are noise, and many."""
+    offset, units = offsets_of(240, 11), np.repeat(np.arange(24), 10)
+    rng, snr = np.random.default_rng(12), np.full(240, 10.0)
+    tokens = []
+    for _ in range(surveys):
+        told = offset + 30 * rng.normal(size=offset.shape)
+        few = kept_dimensions(120)
+        peaks = told @ rng.normal(size=(2, few)) + rng.normal(size=(240, few))
+        tokens += [300 * rng.normal(size=(240, 120 - few)), peaks]
+    features, train = np.concatenate(tokens, axis=1).astype(np.float32), np.arange(240) < 160
+    kinds = (LINEAR, ONE_TOKEN, PEAK_DIMENSIONS)
+    own = features[train], offset[train], snr[train], units[train]
+    readout = Readout(*own, seed=1, kinds=kinds, surveys=surveys)
+    assert readout.chosen == {10.0: PEAK_DIMENSIONS}
+    error = scatter((readout.predict(features[~train], snr[~train]) - offset[~train]).ravel())
+    assert error == pytest.approx(30 / np.sqrt(surveys), rel=0.25)

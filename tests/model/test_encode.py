@@ -159,6 +159,22 @@ def test_tokens_see_as_far_on_the_sky_whatever_their_size(token_arcsec):
     assert trunk.reach_arcsec - 2 * token_arcsec < seen < trunk.reach_arcsec + 1e-3
 
 
+def test_the_last_dimensions_of_a_token_are_as_they_were_measured():
+    torch.manual_seed(0)
+    size = replace(SIZES["tiny"], width=16)
+    trunk = Trunk(size, measured=6, token_arcsec=1.6, dimensions=16)
+    what, measured, other = (torch.randn(1, n, 9, 9) for n in (16, 6, 6))
+    with torch.inference_mode():
+        tokens = [trunk(what, m)[1] for m in (measured, other, (measured + other) / 2)]
+        elsewhere = trunk(torch.randn(1, 16, 9, 9), measured)[1]
+    first, second, between = tokens
+    # At most an eighth of them.
+    torch.testing.assert_close(first[:, 14:], measured[:, :2])
+    torch.testing.assert_close(elsewhere[:, 14:], first[:, 14:])
+    assert not torch.allclose(elsewhere[:, :14], first[:, :14], atol=1e-3)
+    assert not torch.allclose(between[:, :14], (first + second)[:, :14] / 2, atol=1e-3)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     rows=st.tuples(st.integers(0, 16), st.integers(0, 16)).map(sorted),

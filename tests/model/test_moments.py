@@ -1,5 +1,7 @@
 """Moments say where light lies, whatever the pixels; filters are what convolutions would give."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,33 +10,25 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from jaisp.model.inputs import asinh
-from jaisp.model.moments import FAINTEST, WINDOWS, Moments, filter_widths
+from jaisp.model.moments import (
+    FAINTEST,
+    PEAKS,
+    SHIFT,
+    WINDOWS,
+    Moments,
+    filter_widths,
+)
 from jaisp.model.smoothing import smoothed
-
-
-def star(place, snr, n, grid, tokens=7, fwhm=0.7, seed=0):
-    """Inputs of one band with a Gaussian at `place` (y, x in tokens from the middle token's
-    centre), of that S/N under its own filter, in noise of 1 a pixel."""
-    side = tokens * n
-    axis = (torch.arange(side, dtype=torch.float64) + 0.5) / n - tokens / 2
-    sigma = fwhm / 2.3548 / (n * grid)
-    y, x = (torch.exp(-0.5 * ((axis - centre) / sigma) ** 2) for centre in place)
-    profile = torch.outer(y, x)
-    noise = (
-        np.random.default_rng(seed).normal(size=(side, side)) if seed else np.zeros((side, side))
-    )
-    flux = snr * profile / profile.square().sum().sqrt() + torch.from_numpy(noise)
-    valid = torch.ones(side, side)
-    return torch.stack([asinh(flux).float(), valid, 0 * valid])[None, None]
+from tests.model.stars import star
 
 
 def moments_of(inputs, n, grid, maps=4, finest=0.1):
     torch.manual_seed(0)
     layer = Moments(inputs.shape[1], n, grid, finest, maps)
     with torch.no_grad():
-        found = layer(inputs, torch.arange(inputs.shape[1]))[0].unflatten(1, (maps, -1))
+        found = layer(inputs, torch.arange(inputs.shape[1]))[0][:, PEAKS:]
     middle = inputs.shape[-1] // n // 2
-    return found[0, :, :, middle, middle].double()
+    return found.unflatten(1, (maps, -1))[0, :, :, middle, middle].double()
 
 
 @settings(max_examples=20, deadline=None)
@@ -49,6 +43,18 @@ def test_the_centre_is_that_of_a_bright_source(y, x, scale):
     expected = torch.tensor([y, x], dtype=torch.float64).expand(2, 2)
     # The wide window's maps: a source within ± .7 of a token lies whole in its flat part.
     torch.testing.assert_close(found[2:, :2], expected, rtol=0, atol=0.1 / n)
+
+
+def test_the_brightest_and_the_emptiest_sky_have_peaks_and_gradients():
+    layer = Moments(1, 8, 0.1, 0.1, 2)
+    for snr in (0.0, 1e5):
+        inputs = star((0.1, 0.2), snr, 8, 0.1, seed=3)
+        found = layer(inputs, torch.arange(1))[0]
+        assert found.isfinite().all()
+        layer.zero_grad()
+        found.square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in layer.parameters())
+    assert 88 - math.log(8**2 * 9) > SHIFT  # sums of weights, of which float32 holds e to the 88th
 
 
 def test_centres_are_within_twice_what_the_noise_allows_before_any_training():
@@ -90,7 +96,8 @@ def test_missing_pixels_have_no_weight():
     inputs[..., :28] = 0  # the left half, the source's own middle with it
     torch.manual_seed(0)
     layer = Moments(1, 8, 0.1, 0.1, 4)
-    assert (layer._weights(inputs, torch.arange(1))[0][..., :28] == 0).all()
+    rise, seen, _ = layer._rise(inputs, torch.arange(1))
+    assert (layer._weight(rise[:, :4], seen)[..., :28] == 0).all()
 
 
 def test_noise_that_pixels_share_is_measured_and_divided_by():

@@ -48,6 +48,19 @@ def test_another_linear_map_changes_nothing():
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0.05)
 
 
+def test_the_last_dimensions_have_a_frame_of_their_own():
+    first, second = hidden_views(7)
+    weight = torch.ones(len(first))
+    centre, frame, rho = canonical_frame(first, second, weight, last=2)
+    assert (frame[:3, 3:] == 0).all()
+    assert (frame[3:, :3] == 0).all()
+    for own in (slice(0, 3), slice(3, 5)):
+        alone, block, agreed = canonical_frame(first[:, own], second[:, own], weight)
+        torch.testing.assert_close(centre[own], alone)
+        torch.testing.assert_close(frame[own, own], block)
+        torch.testing.assert_close(rho[own], agreed)
+
+
 def test_weightless_tokens_do_not_count():
     first, second = hidden_views(4, tokens=500)
     wild = 100 * torch.randn(200, 5, generator=torch.Generator().manual_seed(5))

@@ -1,0 +1,86 @@
+"""Where the peaks of a map lie about each token, and what shapes they have.
+
+Pixels are weighted so steeply that one source counts in a window, and few pixels of it; their own
+centre would jump from pixel to pixel. So each pixel stands for the peak of the parabola through the
+map there and on either side, and for its curvature there. Both are exact where the map is the
+logarithm of a Gaussian.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# A pixel's step to a peak: at most so many pixels, from no flatter a parabola.
+LONGEST, FLATTEST = 1.0, 0.05
+# Numbers of a map in a window: y and x, two of the shape, and a width.
+PLACE, SHAPE, WIDTH = 2, 2, 1
+
+
+def peaks_of(height: Tensor, weight: Tensor, nothing: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Numbers about every token, [sample, number, row, column]: all places, then shapes, widths.
+
+    height, weight: of maps, [sample, map, y, x]. nothing: of each map, what counts as much as all
+    pixels of a window where there is no source: its place is the token's centre, its shape round.
+    y, x: windows along either axis times 1 and the distance from the token's centre, in tokens,
+    [window, power, token, pixel].
+
+    A place is a mean, in tokens. The shape is that of a peak log q = −(a y² + b x² − 2 c x y) / 2,
+    with a, b and c means: (a − b) / (a + b) and 2 c / (a + b), which for a Gaussian are the
+    differences of its second moments over their sum. The width is the logarithm of a + b in pixels,
+    times −0.3.
+    """
+
+    pixels = y.shape[3] // y.shape[2]  # a token
+    each = [to_peak(height, 2) / pixels, to_peak(height, 3) / pixels]
+    each += [curvature(height, 2), curvature(height, 3), twist(height), torch.ones_like(height)]
+    sums = _over(weight[:, :, None] * torch.stack(each, dim=2), y[:, 0], x[:, 0])
+    total = sums[:, :, :, 5:] + nothing[:, None, None, None]
+    alone = weight[:, :, None]
+    centre = [_over(alone, y[:, 1], x[:, 0]), _over(alone, y[:, 0], x[:, 1])]
+    place = (torch.cat(centre, dim=3) + sums[:, :, :, :2]) / total
+    a, b, c = (sums[:, :, :, 2:5] / total).split(1, dim=3)
+    both = (a + b).clamp(min=FLATTEST)
+    shape = torch.cat([a - b, 2 * c], dim=3) / both
+    found = [place, shape, -0.3 * both.log()]
+    return torch.cat([numbers.flatten(1, 3) for numbers in found], dim=1)
+
+
+def to_peak(height: Tensor, dim: int) -> Tensor:
+    """From each place to the peak of the parabola through its height and its two neighbours',
+    along one dimension; one place uphill where it isn't curved. Ends have no step."""
+    before, middle, after = _three(height, dim)
+    drop = (2 * middle - before - after).clamp(min=FLATTEST)
+    step = ((after - before) / (2 * drop)).clamp(-LONGEST, LONGEST)
+    return _with_ends(step, dim)
+
+
+def curvature(height: Tensor, dim: int) -> Tensor:
+    """Minus the second difference along one dimension; 0 at the ends."""
+    before, middle, after = _three(height, dim)
+    return _with_ends(2 * middle - before - after, dim)
+
+
+def twist(height: Tensor) -> Tensor:
+    """The second difference along both of the last dimensions; 0 at the ends."""
+    before, _, after = _three(height, height.ndim - 2)
+    (one, _, other), (same, _, opposite) = (_three(row, row.ndim - 1) for row in (before, after))
+    return functional.pad((one + opposite - other - same) / 4, [1, 1, 1, 1])
+
+
+def _over(planes: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Sums of planes in windows [window, token, pixel] along either axis, [sample, window, map,
+    plane, row, column]."""
+    return y[:, None, None] @ planes[:, None] @ x[:, None, None].transpose(-2, -1)
+
+
+def _three(height: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    length = height.shape[dim] - 2
+    return (
+        height.narrow(dim, 0, length),
+        height.narrow(dim, 1, length),
+        height.narrow(dim, 2, length),
+    )
+
+
+def _with_ends(inner: Tensor, dim: int) -> Tensor:
+    return functional.pad(inner, [0, 0] * (inner.ndim - 1 - dim) + [1, 1])
