@@ -47,7 +47,10 @@ class AgreedReadout:
         features = np.concatenate([first - centre, apart, -apart])
         answers = np.concatenate([offsets - middle, np.zeros((2 * len(offsets), 2))])
         thrice = np.tile(snr, 3), np.tile(units, 3)
-        self._readout = Readout(features, answers, *thrice, seed, kinds, own)
+        # Where a source lies is one sort of answer, that both surveys say the same another: else a
+        # readout that says nothing would be right twice of three times.
+        sorts = np.repeat([0, 1, 1], len(offsets))
+        self._readout = Readout(features, answers, *thrice, seed, kinds, own, sorts=sorts)
         self.chosen = self._readout.chosen
 
     def predict(

@@ -2,11 +2,12 @@
 
 Where a brighter neighbour lies on a source, its tokens tell the neighbour's place: an error of half
 a token, with no end of weight in a sum of squares. Whoever is told wrong by more than CLIP by fits
-that never saw it is left out, until nobody else is.
+that never saw it is left out, until nobody else is. Answers of another sort, as that two surveys
+differ by nothing, have errors of their own size, and are judged among themselves.
 """
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from jaisp.evaluate.folds import folds
 from jaisp.evaluate.probe import Probe, fit_probe
@@ -24,12 +25,14 @@ def fit_clipped(
     offsets: Positions,
     seed: int,
     units: Shaped[np.ndarray, " source"],
+    sorts: Int[np.ndarray, " source"] | None = None,
 ) -> tuple[Probe, Positions]:
     """A linear map, of the sources that are kept; and what is told of each source by a map that was
     fitted on kept ones of other sky.
 
-    units: the piece of sky of each source.
+    units: the piece of sky of each source. sorts: of answers, from 0 on; one, if not given.
     """
+    sorts = np.zeros(len(features), int) if sorts is None else sorts
     part = folds(len(features), PARTS, seed, units)
     near, told = np.ones(len(features), bool), np.zeros(offsets.shape)
     for _ in range(ROUNDS):
@@ -41,7 +44,8 @@ def fit_clipped(
             unseen = fit_probe("linear", *other, strengths=probe.strengths)
             told[out] = unseen.predict(features[out])
         away = np.hypot(*(told - offsets).T)
-        near = away <= CLIP * np.median(away[kept])
+        median = np.array([np.median(away[kept & (sorts == sort)]) for sort in np.unique(sorts)])
+        near = away <= CLIP * median[sorts]
         if (near == kept).all() or near.mean() < FEWEST:
             break
     return probe, told

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Final, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Int, Shaped
 from sklearn.decomposition import PCA
 
 from jaisp.evaluate.clipped import fit_clipped
@@ -31,8 +31,8 @@ MLP: Final = "mlp"
 PARTS = 3  # of the training sky: each judges forms that were fitted on the others
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# Features, offsets, S/N and units of sources to fit on, and a seed.
-Known = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+# Features, offsets, S/N, units and sorts of sources to fit on, and a seed.
+Known = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
 
 
 class Readout:
@@ -46,6 +46,8 @@ class Readout:
         the training sky that they were not fitted on, and fitted again on all of it.
     own: which of the features are the source's own token's; all that `one token` is given, and
         `peaks` the last few of these.
+    sorts: what sort of answer each source's offset is, from 0 on, where there are several: one sort
+        is not to hide what a form errs in another. With linear forms alone.
     surveys: whose features stand side by side, as many of each. `stacked` reads each by itself, all
         of them and the peaks of its own token, and weighs the answers.
 
@@ -62,17 +64,22 @@ class Readout:
         kinds: tuple[Form, ...] = (LINEAR, MLP),
         own: slice = slice(None),
         surveys: int = 1,
+        sorts: Int[np.ndarray, " source"] | None = None,
     ) -> None:
         self._own, self._surveys = own, surveys
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
         # Components say nothing of the offsets: those of all sources choose no form.
         self._reduce = components(features, seed) if MLP in kinds else None
-        whole = features, offsets, snr, units, seed
+        sorts = np.zeros(len(features), int) if sorts is None else sorts
+        whole = features, offsets, snr, units, sorts, seed
         if len(kinds) > 1:
             errors = {kind: self._unseen(kind, whole) - offsets for kind in kinds}
             for level in self.chosen:
-                own = snr == level
-                scatters = {kind: scatter(error[own].ravel()) for kind, error in errors.items()}
+                level_sorts = [(snr == level) & (sorts == sort) for sort in np.unique(sorts)]
+                scatters = {
+                    kind: np.hypot.reduce([scatter(error[own].ravel()) for own in level_sorts])
+                    for kind, error in errors.items()
+                }
                 self.chosen[level] = min(kinds, key=scatters.__getitem__)
         self._fitted = {kind: self._fit(kind, whole) for kind in sorted(set(self.chosen.values()))}
 
@@ -89,16 +96,16 @@ class Readout:
 
     def _unseen(self, kind: Form, known: Known) -> np.ndarray:
         """What a form says of every source, fitted on other parts of the sky."""
-        features, offsets, snr, units, seed = known
+        features, offsets, snr, units, sorts, seed = known
         told = np.empty(offsets.shape)
         part = folds(len(features), PARTS, seed, units)
         for out in [part == number for number in np.unique(part)]:
-            rest = features[~out], offsets[~out], snr[~out], units[~out], seed
+            rest = features[~out], offsets[~out], snr[~out], units[~out], sorts[~out], seed
             told[out] = self._fit(kind, rest)(features[out], snr[out])
         return told
 
     def _fit(self, kind: Form, known: Known) -> Predict:
-        features, offsets, _, units, seed = known
+        features, offsets, _, units, _, seed = known
         if kind == STACKED:
             return _each_snr(partial(fit_stacked, self._parts(features.shape[1])), *known)
         if kind in (ONE_TOKEN, PEAK_DIMENSIONS):
@@ -135,9 +142,9 @@ def _of(shown: Shown, part: Shown, features: np.ndarray) -> np.ndarray:
 
 
 def _fit_linear(
-    features: np.ndarray, offsets: np.ndarray, seed: int, units: np.ndarray
+    features: np.ndarray, offsets: np.ndarray, seed: int, units: np.ndarray, sorts: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    return fit_clipped(features, offsets, seed, units)[0].predict
+    return fit_clipped(features, offsets, seed, units, sorts)[0].predict
 
 
 def _each_snr(
@@ -146,13 +153,14 @@ def _each_snr(
     offsets: np.ndarray,
     snr: np.ndarray,
     units: np.ndarray,
+    sorts: np.ndarray,
     seed: int,
 ) -> Predict:
     """A fit a S/N: how much a token can be trusted depends on it."""
-    fitted = {
-        float(level): fit(features[snr == level], offsets[snr == level], seed, units[snr == level])
-        for level in np.unique(snr)
-    }
+    fitted = {}
+    for level in np.unique(snr):
+        own = snr == level
+        fitted[float(level)] = fit(features[own], offsets[own], seed, units[own], sorts[own])
 
     def predict(features: np.ndarray, snr: np.ndarray) -> np.ndarray:
         found = np.zeros((len(features), 2))  # of a S/N that was not fitted

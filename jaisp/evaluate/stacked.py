@@ -10,7 +10,7 @@ has not seen.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from jaisp.evaluate.clipped import Positions, fit_clipped
 
@@ -23,12 +23,13 @@ def fit_stacked(
     offsets: Positions,
     seed: int,
     units: Shaped[np.ndarray, " source"],
+    sorts: Int[np.ndarray, " source"],
 ) -> Callable[[np.ndarray], Positions]:
     """A linear map of what linear maps answer. shown: what each of them is shown of the features.
-    units: the piece of sky of each source."""
-    fitted = [fit_clipped(part(features), offsets, seed, units) for part in shown]
+    units: the piece of sky of each source. sorts: of answers, from 0 on."""
+    fitted = [fit_clipped(part(features), offsets, seed, units, sorts) for part in shown]
     told = np.concatenate([answers for _, answers in fitted], axis=1)
-    weigh, _ = fit_clipped(told, offsets, seed, units)
+    weigh, _ = fit_clipped(told, offsets, seed, units, sorts)
 
     def predict(features: np.ndarray) -> Positions:
         answers = [

@@ -68,8 +68,8 @@ def _row(row, x, y, level, bound, kind, split, rng) -> dict:
 def plant(monkeypatch, wrong_survey: str = "", knows: bool = True, trap_survey: str = "") -> None:
     """Let every encoder's features be a random projection of offsets that err by the bound.
 
-    trap_survey: two features more, which tell where a source is in this survey, and nothing in
-    others.
+    trap_survey: features of one dimension more, two of which tell where a source is in this survey,
+    and nothing in others.
     """
 
     def planted(sky, survey, encoders, tokens, edge_tokens):
@@ -80,12 +80,12 @@ def plant(monkeypatch, wrong_survey: str = "", knows: bool = True, trap_survey: 
         place = np.stack([sky.column("y"), sky.column("x")], axis=1)
         offset = place - corner - (tokens + 0.5) * TOKEN
         offset += rng.normal(size=offset.shape) * sky.column("bound_mas_sharp")[:, None] / 1000
-        matrix = np.random.default_rng(3).normal(size=(2, 24))
+        matrix = np.random.default_rng(3).normal(size=(2, 27))  # nine tokens of three
         seen = offset @ matrix
         if trap_survey:
             told = place - corner - (tokens + 0.5) * TOKEN
             told = told if survey == trap_survey else 30 * rng.normal(size=told.shape)
-            seen = np.concatenate([seen, told], axis=1)
+            seen = np.concatenate([seen, np.pad(told, ((0, 0), (0, 7)))], axis=1)
         nothing = rng.normal(size=seen.shape)
         own = {"model": seen if knows else nothing, "random": nothing, "blank": 0 * nothing}
         return {name: {"tokens": own[name].astype(np.float32)} for name in encoders}

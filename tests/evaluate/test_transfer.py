@@ -56,7 +56,7 @@ def plant(monkeypatch, away_factor=1.0, knows=True):
         factor = away_factor if sky.name == "second_empty" else 1.0
         error = factor * sky.column(f"bound_mas_{survey}") / 1000
         offset += rng.normal(size=offset.shape) * error[:, None]
-        seen = offset @ np.random.default_rng(3).normal(size=(2, 24))
+        seen = offset @ np.random.default_rng(3).normal(size=(2, 27))
         nothing = rng.normal(size=seen.shape)
         own = {"model": seen if knows else nothing, "random": nothing, "blank": 0 * nothing}
         return {name: {"tokens": own[name].astype(np.float32)} for name in encoders}
