@@ -21,7 +21,7 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bootstrap import sky_units
 from jaisp.evaluate.injected import AROUND, TOKENS, InjectedSky, features
 from jaisp.evaluate.mosaic import Mosaic, Surroundings
-from jaisp.evaluate.probe import BestProbe
+from jaisp.evaluate.probe import BestProbe, Block
 from jaisp.evaluate.scene import Encoder
 from jaisp.evaluate.sources import FWHM_IN_SIGMA, find_sources, fwhm_arcsec, usable
 from jaisp.evaluate.stamps import Stamps, cut_stamps, join_stamps
@@ -102,13 +102,15 @@ class Seen:
     shown: by name, the survey and the bands that the encoders were given. components: by name and
     encoder, the leading principal components of the 3 × 3 shared tokens around each source, as
     found on training sky, strongest first; NaN where there are none. reductions: to these
-    components, of any other tokens. probes: those fitted so far, as `fit_once` knows them: other
-    test sky is read by the same.
+    components, of any other tokens. tokens: by name and encoder, `own_and_mean` of the same tokens:
+    components leave out what varies little, as colours do. probes: those fitted so far, as
+    `fit_once` knows them: other test sky is read by the same.
     """
 
     shown: dict[str, tuple[str, list[str]]]
     components: dict[str, dict[str, Float32[np.ndarray, "source _"]]]
     reductions: dict[str, dict[str, "Reduction"]] = field(default_factory=dict)
+    tokens: dict[str, dict[str, Float32[np.ndarray, "source _"]]] = field(default_factory=dict)
     probes: dict[str, BestProbe] = field(default_factory=dict)
 
     @property
@@ -118,22 +120,28 @@ class Seen:
         return alone | ({BOTH: tuple(self.shown)} if len(self.shown) > 1 else {})
 
     def of(self, view: str, encoder: str) -> Float32[np.ndarray, "source _"]:
-        """An encoder's components of a view."""
-        parts = [self.components[name][encoder] for name in self.views[view]]
-        joined = np.concatenate(parts, axis=1)
+        """An encoder's components of a view, and then its tokens."""
+        names = self.views[view]
+        parts = [self.components[name][encoder] for name in names]
         # Turn by turn, so that the leading ones of all come first.
         order = np.argsort(
             np.concatenate([np.arange(part.shape[1]) for part in parts]), kind="stable"
         )
-        return joined[:, order]
+        tokens = [self.tokens[name][encoder] for name in names if name in self.tokens]
+        return np.concatenate([np.concatenate(parts, axis=1)[:, order], *tokens], axis=1)
+
+    def blocks(self, view: str, encoder: str) -> tuple[Block, ...]:
+        """The components, and the tokens, in `of` a view."""
+        names = self.views[view]
+        edge = sum(self.components[name][encoder].shape[1] for name in names)
+        leading = Block(slice(0, edge), components=True)
+        return (leading, Block(slice(edge, None))) if self.tokens else (leading,)
 
     def part(self, chosen: Bool[np.ndarray, " source"]) -> "Seen":
         """Some of the sources."""
-        components = {
-            name: {encoder: values[chosen] for encoder, values in own.items()}
-            for name, own in self.components.items()
-        }
-        return replace(self, components=components)
+        return replace(
+            self, components=_part(self.components, chosen), tokens=_part(self.tokens, chosen)
+        )
 
 
 def features_of(
@@ -153,6 +161,7 @@ def features_of(
     chosen = dict(shown or {survey: (survey, store.bands(survey)) for survey in store.surveys})
     components: dict[str, dict[str, np.ndarray]] = {}
     reductions: dict[str, dict[str, Reduction]] = {}
+    tokens: dict[str, dict[str, np.ndarray]] = {}
     for name, (survey, bands) in chosen.items():
         edge = settings.edge
         raw = features(known.sky, survey, encoders, known.tokens, edge, bands, (TOKENS,))
@@ -163,7 +172,25 @@ def features_of(
         components[name] = {
             label: reduce.apply(raw[label][TOKENS]) for label, reduce in reductions[name].items()
         }
-    return Seen(chosen, components, reductions)
+        tokens[name] = {label: own_and_mean(readouts[TOKENS]) for label, readouts in raw.items()}
+    return Seen(chosen, components, reductions, tokens)
+
+
+def own_and_mean(
+    values: Float32[np.ndarray, "source feature"],
+) -> Float32[np.ndarray, "source _"]:
+    """Of 3 × 3 tokens around each source, its own and the mean of all nine."""
+    each = values.reshape(len(values), -1, TOKENS_AROUND)
+    return np.concatenate([each[:, :, TOKENS_AROUND // 2], each.mean(axis=2)], axis=1)
+
+
+def _part(
+    by_name: dict[str, dict[str, np.ndarray]], chosen: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        name: {encoder: values[chosen] for encoder, values in own.items()}
+        for name, own in by_name.items()
+    }
 
 
 @dataclass(frozen=True)

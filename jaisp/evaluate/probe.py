@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Literal
 
 import numpy as np
+import scipy.optimize
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from threadpoolctl import ThreadpoolController
@@ -20,7 +21,7 @@ from threadpoolctl import ThreadpoolController
 from jaisp.evaluate.perceptrons import fit_perceptrons, left_out
 from jaisp.evaluate.ridge import STRENGTHS, choose_strengths, fit_ridge
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+HELD, ROUNDING = 1e3, 1e-9  # the weight of a sum that is to be one; of an answer's variance
 MOST_BENT = 128  # principal components that perceptrons are shown
 
 
@@ -83,28 +84,50 @@ def fit_probe(
 
 
 @dataclass(frozen=True)
-class BestProbe:
-    """Of each target a mean of what a linear map and a perceptron answer.
+class Block:
+    """Columns of the features off which probes read by themselves.
 
-    linear: maps, and the targets that each answers for. perceptron: and how many features it is
-    shown. share: the perceptron's weight in the mean.
+    components: they are principal components: of these a linear map trusts the leading ones most,
+    and a perceptron is shown the leading MOST_BENT.
     """
 
-    linear: list[tuple[Bool[np.ndarray, " target"], Probe]]
-    perceptron: tuple[Probe, int] | None
-    share: Float[np.ndarray, " target"]
+    columns: slice
+    components: bool = False
+
+
+WHOLE = (Block(slice(None)),)
+
+
+@dataclass(frozen=True)
+class Member:
+    """What answers off some columns. probes: and the targets that each answers for."""
+
+    columns: slice
+    probes: list[tuple[Bool[np.ndarray, " target"], Probe]]
+
+    def predict(
+        self, features: Float[np.ndarray, "source feature"], targets: int
+    ) -> Float[np.ndarray, "source target"]:
+        """NaN for targets that nothing answers for."""
+        found = np.full((len(features), targets), np.nan)
+        for own, probe in self.probes:
+            found[:, own] = probe.predict(features[:, self.columns])
+        return found
+
+
+@dataclass(frozen=True)
+class BestProbe:
+    """Of each target a mean of what the members answer. weights: of each member, for each."""
+
+    members: list[Member]
+    weights: Float[np.ndarray, "member target"]
 
     def predict(
         self, features: Float[np.ndarray, "source feature"]
     ) -> Float[np.ndarray, "source target"]:
         """Targets, in the unit that they were fitted in; NaN for those of no source."""
-        straight = np.full((len(features), len(self.share)), np.nan)
-        for own, probe in self.linear:
-            straight[:, own] = probe.predict(features)
-        if self.perceptron is None:
-            return straight
-        probe, shown = self.perceptron
-        return straight + self.share * (probe.predict(features[:, :shown]) - straight)
+        told = [member.predict(features, self.weights.shape[1]) for member in self.members]
+        return np.einsum("mst,mt->st", np.stack(told), self.weights)
 
 
 def fit_best(
@@ -113,30 +136,31 @@ def fit_best(
     seed: int,
     groups: Shaped[np.ndarray, " source"],
     kinds: tuple[str, ...] = ("linear", "mlp"),
-    components: bool = False,
+    blocks: tuple[Block, ...] = WHOLE,
 ) -> BestProbe:
     """Fit many targets at once, each on the sources that have it: NaN where there is none.
 
-    components: the features are principal components, of which the perceptron is shown the
-    leading MOST_BENT. A perceptron answers for all targets together. Which SHARES it has in the
-    answer to each is decided by the sources that stopped its training, against a ridge regression
-    on the others: on training sky alone.
+    Off each block a linear map is fitted and a perceptron, which answers for all targets together.
+    How much each of them weighs in the answer to a target is decided by the sources that stopped
+    the perceptrons' training, which the maps that are weighed have not seen either: on training sky
+    alone.
     """
-    no_share = np.zeros(targets.shape[1])
-    if "mlp" not in kinds:
-        return BestProbe(_fit_by_mask(features, targets, seed, groups, components), None, no_share)
-    shown = min(MOST_BENT, features.shape[1]) if components else features.shape[1]
-    bent = fit_probe("mlp", features[:, :shown], targets, seed, groups, components)
+    bent = [_bent(block, features, targets, seed, groups) for block in blocks if "mlp" in kinds]
+    if len(blocks) + len(bent) == 1:
+        member = _straight(blocks[0], features, targets, seed, groups)
+        return BestProbe([member], np.ones((1, targets.shape[1])))
     out = left_out(len(features), seed, groups)
-    part = features[~out], targets[~out], seed, groups[~out], components
-    rival = BestProbe(_fit_by_mask(*part), None, no_share)
-    share = _shares(rival, bent.predict(features[out, :shown]), features[out], targets[out])
+    part = features[~out], targets[~out], seed, groups[~out]
+    rivals = [_straight(block, *part) for block in blocks]
+    told = [member.predict(features[out], targets.shape[1]) for member in (*rivals, *bent)]
+    weights = _weights(np.stack(told), targets[out])
     # What suits most of the sources suits all of them.
-    strengths = np.full(targets.shape[1], len(STRENGTHS) - 1)
-    for own, probe in rival.linear:
-        strengths[own] = probe.strengths
-    linear = _fit_by_mask(features, targets, seed, groups, components, strengths)
-    return BestProbe(linear, (bent, shown), share)
+    whole = features, targets, seed, groups
+    straight = [
+        _straight(block, *whole, _strengths(rival, targets.shape[1]))
+        for block, rival in zip(blocks, rivals, strict=True)
+    ]
+    return BestProbe([*straight, *bent], weights)
 
 
 def fit_once(
@@ -146,58 +170,86 @@ def fit_once(
     seed: int,
     groups: Shaped[np.ndarray, " source"],
     kinds: tuple[str, ...] = ("linear", "mlp"),
-    components: bool = False,
+    blocks: tuple[Block, ...] = WHOLE,
 ) -> BestProbe:
     """`fit_best`, or what it gave before for the very same: training sky stays what it is, whatever
     sky is read. fitted: by checksum, what is known and what becomes known."""
     groups = np.unique(groups, return_inverse=True)[1]
-    checksum = sha256(repr((features.shape, targets.shape, seed, kinds, components)).encode())
+    checksum = sha256(repr((features.shape, targets.shape, seed, kinds, blocks)).encode())
     for array in (features, targets, groups):
         checksum.update(array.tobytes())
     key = checksum.hexdigest()
     if key not in fitted:
-        fitted[key] = fit_best(features, targets, seed, groups, kinds, components)
+        fitted[key] = fit_best(features, targets, seed, groups, kinds, blocks)
     return fitted[key]
 
 
-def _shares(
-    straight: BestProbe,
-    bent: Float[np.ndarray, "source target"],
-    features: Float[np.ndarray, "source feature"],
-    targets: Float[np.ndarray, "source target"],
-) -> Float[np.ndarray, " target"]:
-    """Of each target, the one of SHARES with the least error; 0 where no source tells."""
-    linear = straight.predict(features)
-    known = np.isfinite(linear) & np.isfinite(targets)
-    errors = [
-        np.where(known, (linear + share * (bent - linear) - targets) ** 2, 0).sum(axis=0)
-        for share in SHARES
-    ]
-    return np.array(SHARES)[np.argmin(errors, axis=0)]
-
-
-def _fit_by_mask(
+def _straight(
+    block: Block,
     features: np.ndarray,
     targets: np.ndarray,
     seed: int,
     groups: np.ndarray,
-    together: bool,
     strengths: np.ndarray | None = None,
-) -> list[tuple[Bool[np.ndarray, " target"], Probe]]:
-    """A ridge regression for the targets that the same sources have; none for those of no source.
-
-    The targets that it answers for come as a mask.
-    """
-    known = np.isfinite(targets)
+) -> Member:
+    """A ridge regression for the targets that the same sources have; none for those of none."""
+    shown, known = features[:, block.columns], np.isfinite(targets)
     masks, which = np.unique(known, axis=1, return_inverse=True)
     fitted = []
     for number, mask in enumerate(masks.T):
         own = which.ravel() == number
         if mask.sum() >= 2:
-            part = features[mask], targets[np.ix_(mask, own)], seed, groups[mask]
+            part = shown[mask], targets[np.ix_(mask, own)], seed, groups[mask], block.components
             known_strengths = None if strengths is None else strengths[own]
-            fitted.append((own, fit_probe("linear", *part, together, known_strengths)))
-    return fitted
+            fitted.append((own, fit_probe("linear", *part, known_strengths)))
+    return Member(block.columns, fitted)
+
+
+def _bent(
+    block: Block, features: np.ndarray, targets: np.ndarray, seed: int, groups: np.ndarray
+) -> Member:
+    columns = block.columns
+    if block.components:
+        start, stop, _ = columns.indices(features.shape[1])
+        columns = slice(start, min(start + MOST_BENT, stop))
+    probe = fit_probe("mlp", features[:, columns], targets, seed, groups, block.components)
+    return Member(columns, [(np.ones(targets.shape[1], bool), probe)])
+
+
+def _strengths(member: Member, targets: int) -> Int[np.ndarray, " target"]:
+    """Of each target's ridge regression; the strongest for those that have none."""
+    strengths = np.full(targets, len(STRENGTHS) - 1)
+    for own, probe in member.probes:
+        strengths[own] = probe.strengths
+    return strengths
+
+
+def _weights(
+    told: Float[np.ndarray, "member source target"], truth: Float[np.ndarray, "source target"]
+) -> Float[np.ndarray, "member target"]:
+    """Of each target, the weights of least error that are not negative and add up to one; all on
+    the first member where no source tells."""
+    weights = np.zeros((len(told), truth.shape[1]))
+    weights[0] = 1
+    for number in range(truth.shape[1]):
+        known = np.isfinite(told[..., number]).all(axis=0) & np.isfinite(truth[:, number])
+        if known.any():
+            errors = told[:, known, number] - truth[known, number]
+            weights[:, number] = _least_squares(errors)
+    return weights
+
+
+def _least_squares(errors: Float[np.ndarray, "member source"]) -> Float[np.ndarray, " member"]:
+    """Weights that are not negative, add up to one, and make the weighed error least."""
+    deviation = np.sqrt(np.mean(errors**2))
+    if not deviation:
+        return np.full(len(errors), 1 / len(errors))
+    products = errors @ errors.T / errors.shape[1] / deviation**2
+    # min wᵀ P w on the simplex is least squares of its root, with the sum held by a large weight.
+    root = np.linalg.cholesky(products + ROUNDING * np.eye(len(products))).T
+    held = np.vstack([root, np.full(len(products), HELD)])
+    weights, _ = scipy.optimize.nnls(held, np.append(np.zeros(len(products)), HELD))
+    return weights / weights.sum()
 
 
 def _standard(

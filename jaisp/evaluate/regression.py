@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.known import KnownSky, Seen
-from jaisp.evaluate.probe import BestProbe, fit_once
+from jaisp.evaluate.probe import WHOLE, BestProbe, fit_once
 from jaisp.evaluate.scatter import r2, r2_interval, scatter, scatter_interval
 
 UNDERPOWERED = 1000
@@ -77,9 +77,11 @@ def regress(
     probes = {}
     for name, values in features.items() if asked.any() else ():
         kinds = ("linear", "mlp") if name in BENDING else ("linear",)
-        groups, components = known.units[0][train], name != CLASSICAL
-        part = values[train], truth[train], settings.seed, groups, kinds, components
-        probes[name] = fit_once(seen.probes, *part)
+        blocks = (
+            WHOLE if name == CLASSICAL else seen.blocks(view, "model" if name == SHUFFLED else name)
+        )
+        part = values[train], truth[train], settings.seed, known.units[0][train]
+        probes[name] = fit_once(seen.probes, *part, kinds, blocks)
     fitted = Regression({}, probes, low, high)
     answers = {
         name: fitted.read(name, np.where(met[:, None], values, np.nan))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import BOTH, KnownSky, Seen
+from jaisp.evaluate.known import BOTH, KnownSky, Seen, own_and_mean
 from jaisp.evaluate.morphology import TARGETS, morphology_targets
 from jaisp.evaluate.photometry import Target
 from jaisp.evaluate.reconstruction import Decoder, images
@@ -68,11 +68,16 @@ def known_without(
     part = seen.part(few)
     without = {}
     for survey in seen.shown:
-        sky, tokens = known.sky.part(few), known.tokens[few]
-        found = tokens_without(sky, survey, encoders, tokens, settings.edge)
+        sky, places = known.sky.part(few), known.tokens[few]
+        found = tokens_without(sky, survey, encoders, places, settings.edge)
         for band, raw in found.items():
             reduced = {name: seen.reductions[survey][name].apply(raw[name]) for name in LOOKING}
-            less = replace(part, components={**part.components, survey: reduced})
+            tokens = {name: own_and_mean(raw[name]) for name in LOOKING}
+            less = replace(
+                part,
+                components={**part.components, survey: reduced},
+                tokens={**part.tokens, survey: tokens},
+            )
             without[Missing(survey, band)] = less
     return KnownWithout(known, seen, np.flatnonzero(few), without)
 

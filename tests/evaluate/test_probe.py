@@ -130,7 +130,9 @@ def test_of_each_target_the_better_form_on_the_sources_that_have_it():
     fitted = np.where(hidden, np.nan, y)[:2000]
     probe = fit_best(x[:2000], fitted, seed=0, groups=np.arange(2000) // 20)
     found = probe.predict(x[2000:])
-    assert probe.share[0] < 0.5 < probe.share[1]
+    linear, perceptron = probe.weights
+    assert perceptron[0] < 0.5 < perceptron[1]
+    assert np.allclose(linear + perceptron, 1)
     for column, least, most in ((0, 0.98, 1), (1, 0.85, 1), (2, -0.05, 0.02)):
         assert least < r2(y[2000:, column], found[:, column]) < most
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaisp.evaluate import withheld_known as module
-from jaisp.evaluate.known import Seen, features_of, known_sky
+from jaisp.evaluate.known import Seen, features_of, known_sky, own_and_mean
 from jaisp.evaluate.morphology import morphology_regressions, morphology_targets
 from jaisp.evaluate.photometry import photometry_regressions, photometry_targets
 from jaisp.evaluate.plots.withheld import withheld_plots
@@ -23,7 +23,7 @@ from tests.evaluate.known_skies import FAINT, PER_ARCMIN2, SETTINGS, truth_table
 from tests.evaluate.skies import SURVEYS, Constant, Noise, OneBand, publish_sky, sky_config
 
 BANDS = {survey: bands for survey, (bands, _) in SURVEYS.items()}
-WIDTH = 64
+WIDTH, AROUND = 64, 9
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,14 @@ def known(tmp_path_factory):
 
 
 class Unchanged:
-    """Tokens that are components already."""
+    """Components that are the token, which nine have in common."""
 
     def apply(self, values):
-        return values
+        return values[:, ::AROUND]
+
+
+def nine(token):
+    return np.repeat(token, AROUND, axis=1)
 
 
 class Planted:
@@ -69,7 +73,11 @@ class Planted:
     def seen(self):
         components = {survey: self.tokens(survey) for survey in SURVEYS}
         reductions = {s: dict.fromkeys(own, Unchanged()) for s, own in components.items()}
-        return Seen({s: (s, bands) for s, bands in BANDS.items()}, components, reductions)
+        tokens = {
+            survey: {name: own_and_mean(nine(values)) for name, values in own.items()}
+            for survey, own in components.items()
+        }
+        return Seen({s: (s, bands) for s, bands in BANDS.items()}, components, reductions, tokens)
 
     def without(self, monkeypatch, known):
         """Have the same tokens looked at without each of the bands."""
@@ -78,7 +86,7 @@ class Planted:
         def tokens_without(sky, survey, encoders, tokens, edge_tokens):
             few = [place[tuple(token)] for token in tokens.tolist()]
             bands = BANDS[survey] if len(BANDS[survey]) > 1 else []
-            return {b: {n: v[few] for n, v in self.tokens(survey, b).items()} for b in bands}
+            return {b: {n: nine(v[few]) for n, v in self.tokens(survey, b).items()} for b in bands}
 
         monkeypatch.setattr(module, "tokens_without", tokens_without)
         return known_without(known, self.seen(), {}, SETTINGS)
