@@ -17,11 +17,9 @@ from jaxtyping import Float, Float32, Int
 
 from jaisp.evaluate.injected import REFERENCE, kept
 from jaisp.evaluate.probe import fit_probe
+from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, PEAK_DIMENSIONS
 
 Kind = Literal["linear", "one token", "peaks", "products", "products of both"]
-LINEAR: Kind = "linear"
-ONE_TOKEN: Kind = "one token"
-PEAK_DIMENSIONS: Kind = "peaks"
 PRODUCTS: Kind = "products"
 BOTH_PRODUCTS: Kind = "products of both"  # fitted on the reference survey's own pairs as well
 DIFFERENCES, COMMON = 32, 24  # directions of each that are multiplied
@@ -35,7 +33,7 @@ def kinds_of(
     away: Float32[np.ndarray, "source _"], here: Float32[np.ndarray, "source _"]
 ) -> tuple[Kind, ...]:
     """The forms that can be fitted: only tokens of one length can be subtracted."""
-    linear = (LINEAR, ONE_TOKEN, PEAK_DIMENSIONS)
+    linear: tuple[Kind, ...] = LINEAR, ONE_TOKEN, PEAK_DIMENSIONS
     return (*linear, PRODUCTS, BOTH_PRODUCTS) if away.shape[1] == here.shape[1] else linear
 
 

@@ -7,12 +7,13 @@ sources to fit on. Training sky decides.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from operator import itemgetter
 from typing import Final, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from sklearn.decomposition import PCA
 
 from jaisp.evaluate.clipped import fit_clipped
@@ -31,8 +32,21 @@ MLP: Final = "mlp"
 PARTS = 3  # of the training sky: each judges forms that were fitted on the others
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# Features, offsets, S/N, units and sorts of sources to fit on, and a seed.
-Known = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+
+
+@dataclass(frozen=True)
+class KnownSources:
+    """Sources to fit on, as a `Readout` is given them."""
+
+    features: Float32[np.ndarray, "source feature"]
+    offsets: Float[np.ndarray, "source 2"]
+    snr: Float[np.ndarray, " source"]
+    units: Shaped[np.ndarray, " source"]
+    sorts: Int[np.ndarray, " source"]
+
+    def part(self, own: Bool[np.ndarray, " source"]) -> "KnownSources":
+        """Some of the sources."""
+        return KnownSources(*(getattr(self, field.name)[own] for field in fields(self)))
 
 
 class Readout:
@@ -66,12 +80,12 @@ class Readout:
         surveys: int = 1,
         sorts: Int[np.ndarray, " source"] | None = None,
     ) -> None:
-        self._own, self._surveys = own, surveys
+        self._own, self._surveys, self._seed = own, surveys, seed
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
         # Components say nothing of the offsets: those of all sources choose no form.
         self._reduce = components(features, seed) if MLP in kinds else None
         sorts = np.zeros(len(features), int) if sorts is None else sorts
-        whole = features, offsets, snr, units, sorts, seed
+        whole = KnownSources(features, offsets, snr, units, sorts)
         if len(kinds) > 1:
             errors = {kind: self._unseen(kind, whole) - offsets for kind in kinds}
             for level in self.chosen:
@@ -94,30 +108,26 @@ class Readout:
                 found[same] = self._fitted[kind](features[same], snr[same])
         return found
 
-    def _unseen(self, kind: Form, known: Known) -> np.ndarray:
+    def _unseen(self, kind: Form, known: KnownSources) -> np.ndarray:
         """What a form says of every source, fitted on other parts of the sky."""
-        features, offsets, snr, units, sorts, seed = known
-        told = np.empty(offsets.shape)
-        part = folds(len(features), PARTS, seed, units)
+        told = np.empty(known.offsets.shape)
+        part = folds(len(told), PARTS, self._seed, known.units)
         for out in [part == number for number in np.unique(part)]:
-            rest = features[~out], offsets[~out], snr[~out], units[~out], sorts[~out], seed
-            told[out] = self._fit(kind, rest)(features[out], snr[out])
+            told[out] = self._fit(kind, known.part(~out))(known.features[out], known.snr[out])
         return told
 
-    def _fit(self, kind: Form, known: Known) -> Predict:
-        features, offsets, _, units, _, seed = known
+    def _fit(self, kind: Form, known: KnownSources) -> Predict:
+        if kind == MLP and self._reduce is not None:
+            return _network(self._reduce, known, self._seed)
         if kind == STACKED:
-            return _each_snr(partial(fit_stacked, self._parts(features.shape[1])), *known)
-        if kind in (ONE_TOKEN, PEAK_DIMENSIONS):
-            shown = self._one_token if kind == ONE_TOKEN else self._peaks
-            predict = _each_snr(_fit_linear, shown(features), *known[1:])
-            return lambda features, snr: predict(shown(features), snr)
-        if kind == LINEAR or self._reduce is None:
-            return _each_snr(_fit_linear, *known)
-        # One network for all S/N.
-        reduce = self._reduce
-        probe = fit_probe(MLP, reduce.transform(features), offsets, seed, units, together=True)
-        return lambda features, snr: probe.predict(reduce.transform(features))
+            fit = partial(fit_stacked, self._parts(known.features.shape[1]))
+            return _each_snr(fit, known, self._seed)
+        if kind == LINEAR:
+            return _each_snr(_fit_linear, known, self._seed)
+        shown = self._one_token if kind == ONE_TOKEN else self._peaks
+        seen = replace(known, features=shown(known.features))
+        predict = _each_snr(_fit_linear, seen, self._seed)
+        return lambda features, snr: predict(shown(features), snr)
 
     def _parts(self, width: int) -> list[Shown]:
         """What each of the maps that are stacked is shown of so many features."""
@@ -141,6 +151,13 @@ def _of(shown: Shown, part: Shown, features: np.ndarray) -> np.ndarray:
     return shown(part(features))
 
 
+def _network(reduce: PCA, known: KnownSources, seed: int) -> Predict:
+    """One network for all S/N."""
+    shown = reduce.transform(known.features)
+    probe = fit_probe(MLP, shown, known.offsets, seed, known.units, together=True)
+    return lambda features, snr: probe.predict(reduce.transform(features))
+
+
 def _fit_linear(
     features: np.ndarray, offsets: np.ndarray, seed: int, units: np.ndarray, sorts: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -148,19 +165,13 @@ def _fit_linear(
 
 
 def _each_snr(
-    fit: Callable[..., Callable[[np.ndarray], np.ndarray]],
-    features: np.ndarray,
-    offsets: np.ndarray,
-    snr: np.ndarray,
-    units: np.ndarray,
-    sorts: np.ndarray,
-    seed: int,
+    fit: Callable[..., Callable[[np.ndarray], np.ndarray]], known: KnownSources, seed: int
 ) -> Predict:
     """A fit a S/N: how much a token can be trusted depends on it."""
     fitted = {}
-    for level in np.unique(snr):
-        own = snr == level
-        fitted[float(level)] = fit(features[own], offsets[own], seed, units[own], sorts[own])
+    for level in np.unique(known.snr):
+        own = known.part(known.snr == level)
+        fitted[float(level)] = fit(own.features, own.offsets, seed, own.units, own.sorts)
 
     def predict(features: np.ndarray, snr: np.ndarray) -> np.ndarray:
         found = np.zeros((len(features), 2))  # of a S/N that was not fitted

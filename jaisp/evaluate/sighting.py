@@ -14,8 +14,6 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.displaced import AWAY, HOME, Encoded, Patches, Sources
 from jaisp.evaluate.displacement import (
     BOTH_PRODUCTS,
-    LINEAR,
-    PEAK_DIMENSIONS,
     PRODUCTS,
     Kind,
     Predict,
@@ -33,6 +31,7 @@ from jaisp.evaluate.motion import (
     solve,
     unstretched,
 )
+from jaisp.evaluate.readout import LINEAR, PEAK_DIMENSIONS
 
 PARTS = 3  # of the training sky: each is predicted by readouts fitted on the others
 FEWEST_PATCHES, FEWEST_SOURCES = 6, 60  # of training sky

@@ -176,8 +176,8 @@ class Moments(nn.Module):
         weight = level.clamp(max=SHIFT).exp() * seen
         nothing = (self.nothing[self.maps :] - SHIFT).exp() * self.pixels_per_token**2
         height, width = (size // self.pixels_per_token for size in rise.shape[2:])
-        y, x = (self._windows(length, rise.device)[:, :2] for length in (height, width))
-        return peaks_of(rise, weight, nothing, y, x)
+        rows, columns = (self._windows(length, rise.device)[:, :2] for length in (height, width))
+        return peaks_of(rise, weight, nothing, rows, columns)
 
     def _flux(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Flux in units of a pixel's noise, and where it is valid, [sample, band, y, x]."""

@@ -16,28 +16,29 @@ LONGEST, FLATTEST = 1.0, 0.05
 PLACE, SHAPE, WIDTH = 2, 2, 1
 
 
-def peaks_of(height: Tensor, weight: Tensor, nothing: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def peaks_of(
+    height: Tensor, weight: Tensor, nothing: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
     """Numbers about every token, [sample, number, row, column]: all places, then shapes, widths.
 
     height, weight: of maps, [sample, map, y, x]. nothing: of each map, what counts as much as all
     pixels of a window where there is no source: its place is the token's centre, its shape round.
-    y, x: windows along either axis times 1 and the distance from the token's centre, in tokens,
-    [window, power, token, pixel].
+    rows, columns: the windows of rows and of columns of tokens, times 1 and the distance from the
+    token's centre, in tokens, [window, power, token, pixel].
 
     A place is a mean, in tokens. The shape is that of a peak log q = −(a y² + b x² − 2 c x y) / 2,
     with a, b and c means: (a − b) / (a + b) and 2 c / (a + b), which for a Gaussian are the
     differences of its second moments over their sum. The width is the logarithm of a + b in pixels,
     times −0.3.
     """
-
-    pixels = y.shape[3] // y.shape[2]  # a token
+    pixels = rows.shape[3] // rows.shape[2]  # a token
     each = [to_peak(height, 2) / pixels, to_peak(height, 3) / pixels]
     each += [curvature(height, 2), curvature(height, 3), twist(height), torch.ones_like(height)]
-    sums = _over(weight[:, :, None] * torch.stack(each, dim=2), y[:, 0], x[:, 0])
+    sums = _over(weight[:, :, None] * torch.stack(each, dim=2), rows[:, 0], columns[:, 0])
     total = sums[:, :, :, 5:] + nothing[:, None, None, None]
     alone = weight[:, :, None]
-    centre = [_over(alone, y[:, 1], x[:, 0]), _over(alone, y[:, 0], x[:, 1])]
-    place = (torch.cat(centre, dim=3) + sums[:, :, :, :2]) / total
+    down, across = _over(alone, rows[:, 1], columns[:, 0]), _over(alone, rows[:, 0], columns[:, 1])
+    place = (torch.cat([down, across], dim=3) + sums[:, :, :, :2]) / total
     a, b, c = (sums[:, :, :, 2:5] / total).split(1, dim=3)
     both = (a + b).clamp(min=FLATTEST)
     shape = torch.cat([a - b, 2 * c], dim=3) / both
@@ -67,10 +68,10 @@ def twist(height: Tensor) -> Tensor:
     return functional.pad((one + opposite - other - same) / 4, [1, 1, 1, 1])
 
 
-def _over(planes: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def _over(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Sums of planes in windows [window, token, pixel] along either axis, [sample, window, map,
     plane, row, column]."""
-    return y[:, None, None] @ planes[:, None] @ x[:, None, None].transpose(-2, -1)
+    return rows[:, None, None] @ planes[:, None] @ columns[:, None, None].transpose(-2, -1)
 
 
 def _three(height: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
