@@ -5,7 +5,8 @@ from astropy.table import vstack
 from jaxtyping import Bool
 
 from jaisp.evaluate.injected import InjectedSky
-from jaisp.evaluate.known import KnownSky, Seen
+from jaisp.evaluate.known import KnownSky
+from jaisp.evaluate.seen import Seen
 from jaisp.evaluate.stamps import join_stamps
 
 AWAY = "away"

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import SIMULATED, KnownSky, Seen
+from jaisp.evaluate.known import SIMULATED, KnownSky
 from jaisp.evaluate.regression import Regression, figures, regress, tested_sources
+from jaisp.evaluate.seen import Seen
 from jaisp.evaluate.sources import FWHM_IN_SIGMA
 from jaisp.evaluate.stamps import Stamps
 

@@ -12,7 +12,7 @@ from jaisp.evaluate.bench import Bench
 from jaisp.evaluate.collapse import collapse
 from jaisp.evaluate.deblending import blends_of, deblending_rows, fit_scorers, pairs_seen
 from jaisp.evaluate.found import Found, found, skipped
-from jaisp.evaluate.known import SIMULATED, features_of, known_sky
+from jaisp.evaluate.known import SIMULATED, known_sky
 from jaisp.evaluate.means import mean_tokens
 from jaisp.evaluate.morphology import morphology_regressions, morphology_rows
 from jaisp.evaluate.photometry import (
@@ -43,6 +43,7 @@ from jaisp.evaluate.position import (
 from jaisp.evaluate.reconstruction import fit_decoders, reconstruction_rows
 from jaisp.evaluate.registration import registered
 from jaisp.evaluate.retrieval import retrieval
+from jaisp.evaluate.seen import features_of
 from jaisp.evaluate.transfer import photometry_transfer, position_transfer
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import SIMULATED, KnownSky, Seen
+from jaisp.evaluate.known import SIMULATED, KnownSky
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.regression import (
     CLASSICAL,
@@ -23,6 +23,7 @@ from jaisp.evaluate.regression import (
     tested_sources,
 )
 from jaisp.evaluate.scatter import scatter, scatter_interval
+from jaisp.evaluate.seen import Seen
 from jaisp.evaluate.stamps import Stamps
 
 FAINTEST_SNR, BRIGHTEST_SNR = 5.0, 100.0

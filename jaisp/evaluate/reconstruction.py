@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32
 from sklearn.decomposition import PCA
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import KnownSky, Seen
+from jaisp.evaluate.known import KnownSky
 from jaisp.evaluate.regression import (
     FEWEST_TEST,
     FEWEST_TRAIN,
@@ -23,6 +23,7 @@ from jaisp.evaluate.regression import (
     Regression,
     regress,
 )
+from jaisp.evaluate.seen import Seen
 from jaisp.evaluate.sources import FWHM_IN_SIGMA
 from jaisp.evaluate.stamps import Stamps
 from jaisp.evaluate.statistic import drawn_interval, figure_of, pearson_sums

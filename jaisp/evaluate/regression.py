@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import KnownSky, Seen
+from jaisp.evaluate.known import KnownSky
 from jaisp.evaluate.probe import WHOLE, BestProbe, fit_once
 from jaisp.evaluate.scatter import r2, r2_interval, scatter, scatter_interval
+from jaisp.evaluate.seen import Seen
 
 UNDERPOWERED = 1000
 FEWEST_TRAIN, FEWEST_TEST = 50, 20

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import BOTH, KnownSky, Seen, own_and_mean
+from jaisp.evaluate.known import KnownSky
 from jaisp.evaluate.morphology import TARGETS, morphology_targets
 from jaisp.evaluate.photometry import Target
 from jaisp.evaluate.reconstruction import Decoder, images
@@ -25,6 +25,7 @@ from jaisp.evaluate.regression import (
     Regression,
 )
 from jaisp.evaluate.scene import Encoder
+from jaisp.evaluate.seen import BOTH, Seen, own_and_mean
 from jaisp.evaluate.statistic import pearson_sums
 from jaisp.evaluate.withheld import Bands, Figure, Measured, Missing, missing_of
 from jaisp.evaluate.withheld_bands import LOOKING, few_of, tokens_without

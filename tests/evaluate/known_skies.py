@@ -6,7 +6,8 @@ import numpy as np
 from astropy.table import Table
 
 from jaisp.config.evaluate import EvaluateConfig
-from jaisp.evaluate.known import KnownSky, Seen
+from jaisp.evaluate.known import KnownSky
+from jaisp.evaluate.seen import Seen
 from jaisp.sky import cells, plane_radec
 from jaisp.store.reader import Store
 from tests.evaluate.skies import SURVEYS, draw_sources, sky_config

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaisp.evaluate.known import features_of, known_sky
+from jaisp.evaluate.known import known_sky
 from jaisp.evaluate.morphology import morphology, morphology_targets
 from jaisp.evaluate.photometry import photometry, photometry_targets
 from jaisp.evaluate.plots import morphology as plots_morphology
 from jaisp.evaluate.plots import photometry as plots_photometry
 from jaisp.evaluate.plots import reconstruction as plots_reconstruction
 from jaisp.evaluate.reconstruction import images, reconstruction
+from jaisp.evaluate.seen import features_of
 from tests.evaluate import skies
 from tests.evaluate.known_skies import (
     FAINT,

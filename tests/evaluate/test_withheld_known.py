@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from jaisp.evaluate import withheld_known as module
-from jaisp.evaluate.known import Seen, features_of, known_sky, own_and_mean
+from jaisp.evaluate.known import known_sky
 from jaisp.evaluate.morphology import morphology_regressions, morphology_targets
 from jaisp.evaluate.photometry import photometry_regressions, photometry_targets
 from jaisp.evaluate.plots.withheld import withheld_plots
 from jaisp.evaluate.reconstruction import fit_decoders, images
+from jaisp.evaluate.seen import Seen, features_of, own_and_mean
 from jaisp.evaluate.withheld import withheld
 from jaisp.evaluate.withheld_known import (
     known_without,
