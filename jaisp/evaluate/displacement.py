@@ -3,9 +3,11 @@
 Four forms of readout: linear in the tokens' strongest directions; linear in the one token of each
 in the middle, or in the dimensions of it that hold peaks; or linear in the products of what tokens
 differ by with what they have in common, both over the tokens' length. By how much tokens differ for
-a small displacement depends on what they show, which a linear readout can't take into account. The
-products can be fitted on a survey's own pairs, displaced and at home, as well: where tokens of all
-surveys share a space, that doubles what is learnt from.
+a small displacement depends on what they show, which a linear readout can't take into account.
+
+Where tokens of all surveys share a space, a survey's own pairs, displaced and at home, can be
+learnt from as well: products from both, which doubles what there is; and peaks from these alone,
+which have the same noise on both sides, so that nothing is shrunk by what faint ones don't tell.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +21,10 @@ from jaisp.evaluate.injected import REFERENCE, kept
 from jaisp.evaluate.probe import fit_probe
 from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, PEAK_DIMENSIONS
 
-Kind = Literal["linear", "one token", "peaks", "products", "products of both"]
+Kind = Literal[
+    "linear", "one token", "peaks", "peaks of one survey", "products", "products of both"
+]
+OWN_PEAKS: Kind = "peaks of one survey"  # fitted on the reference survey's own pairs alone
 PRODUCTS: Kind = "products"
 BOTH_PRODUCTS: Kind = "products of both"  # fitted on the reference survey's own pairs as well
 DIFFERENCES, COMMON = 32, 24  # directions of each that are multiplied
@@ -34,7 +39,8 @@ def kinds_of(
 ) -> tuple[Kind, ...]:
     """The forms that can be fitted: only tokens of one length can be subtracted."""
     linear: tuple[Kind, ...] = LINEAR, ONE_TOKEN, PEAK_DIMENSIONS
-    return (*linear, PRODUCTS, BOTH_PRODUCTS) if away.shape[1] == here.shape[1] else linear
+    shared = OWN_PEAKS, PRODUCTS, BOTH_PRODUCTS
+    return (*linear, *shared) if away.shape[1] == here.shape[1] else linear
 
 
 def fit_displacement(
@@ -53,7 +59,8 @@ def fit_displacement(
     without, the linear forms only know what tokens differ by. strengths: of an earlier fit's ridge
     regression, instead of choosing them; returned with what predicts.
     """
-    if kind in (ONE_TOKEN, PEAK_DIMENSIONS):
+    constant = constant and kind != OWN_PEAKS
+    if kind in (ONE_TOKEN, PEAK_DIMENSIONS, OWN_PEAKS):
         describe = _middle(kind, constant)
     else:
         describe = _linear(away, here, constant) if kind == LINEAR else _products(away, here)
@@ -80,7 +87,7 @@ def _middle(kind: Kind, constant: bool) -> Predict:
 
     def describe(away: np.ndarray, here: np.ndarray) -> np.ndarray:
         shown = [side[:, REFERENCE] for side in (away, here)]
-        away, here = map(kept, shown) if kind == PEAK_DIMENSIONS else shown
+        away, here = shown if kind == ONE_TOKEN else map(kept, shown)
         return np.concatenate([away, here], axis=1) if constant else away - here
 
     return describe

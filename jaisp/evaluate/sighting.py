@@ -14,6 +14,7 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.displaced import AWAY, HOME, Encoded, Patches, Sources
 from jaisp.evaluate.displacement import (
     BOTH_PRODUCTS,
+    OWN_PEAKS,
     PRODUCTS,
     Kind,
     Predict,
@@ -32,6 +33,7 @@ from jaisp.evaluate.motion import (
     unstretched,
 )
 from jaisp.evaluate.readout import LINEAR, PEAK_DIMENSIONS
+from jaisp.evaluate.scatter import scatter
 
 PARTS = 3  # of the training sky: each is predicted by readouts fitted on the others
 FEWEST_PATCHES, FEWEST_SOURCES = 6, 60  # of training sky
@@ -118,14 +120,14 @@ def sighting(
 class Reader:
     """A readout of how patches have moved.
 
-    kind: its form. encoder: whose tokens it reads. parts: as many fits as there are parts of the
-    training sky, each with what it makes of shifts as a whole on the part that it was not fitted
-    on. trust: what its answers for sources are worth. usual: motions of training sky.
+    kind: its form. encoder: whose tokens it reads. fits: one or more, each with what it makes of
+    shifts as a whole, of patches whose shifts it was not told.
+    trust: what its answers for sources are worth. usual: motions of training sky.
     """
 
     kind: Kind
     encoder: str
-    parts: list[tuple[Predict, Float[np.ndarray, "2 2"]]]
+    fits: list[tuple[Predict, Float[np.ndarray, "2 2"]]]
     trust: Trust
     usual: Motion
 
@@ -133,7 +135,7 @@ class Reader:
         """The motion of each of `count` patches: the mean of what the fits say."""
         away, here = pair.away[self.encoder], pair.here[self.encoder]
         answers = []
-        for predict, stretch in self.parts:
+        for predict, stretch in self.fits:
             moves, _ = pair.moves(predict(away, here), np.ones(len(away), bool))
             answers.append(unstretched(solve(moves, self.trust, count, self.usual), stretch))
         return mean_motion(answers)
@@ -176,10 +178,11 @@ def _fit(
     kinds: tuple[Kind, ...],
     settings: EvaluateConfig,
 ) -> Reader:
-    """The form of readout that tells most on training sky.
+    """The form of readout that finds best how training sky's patches were shifted.
 
     As many readouts are fitted as there are parts of the training sky, each on the other parts;
-    what each is worth is seen on its own part.
+    what each is worth is seen on its own part. One that is fitted on the reference survey alone is
+    not told how the displaced survey's patches were shifted: it learns from all of them.
     """
     away, own, here = (tokens[encoder] for tokens in (pair.away, pair.own, pair.here))
     truth, of_own = (taught[s].at(pair.patch, pair.place) for s in (pair.survey, pair.target))
@@ -187,36 +190,36 @@ def _fit(
     part = np.full(len(train), -1)
     part[train] = folds(int(train.sum()), PARTS, settings.seed, pair.patch[train])
     parts = [part == number for number in np.unique(part[train])]
-    told: dict[Kind, tuple[list[Predict], np.ndarray, Trust]] = {}
+    motion, usual = taught[pair.survey], taught[pair.survey].part(patches.is_train)
+    readers: list[tuple[float, Reader]] = []
     for kind in kinds:
         found: list[Predict] = []
         strengths = None  # what suits the first fit suits those of the other parts
         moved = np.zeros_like(truth)
-        for out in parts:
-            fit = train & ~out
-            seen = away[fit], here[fit], truth[fit], pair.patch[fit]
+        unseen = [train] if kind == OWN_PEAKS else parts
+        for out in unseen:
+            fit = train if kind == OWN_PEAKS else train & ~out
+            across = away[fit], here[fit], truth[fit], pair.patch[fit]
+            alone = own[fit], here[fit], of_own[fit], pair.patch[fit]
+            seen = alone if kind == OWN_PEAKS else across
             if kind == BOTH_PRODUCTS:
-                seen = (
-                    np.concatenate([away[fit], own[fit]]),
-                    np.concatenate([here[fit], here[fit]]),
-                    np.concatenate([truth[fit], of_own[fit]]),
-                    np.tile(pair.patch[fit], 2),
-                )
+                both = [np.concatenate(each) for each in zip(across, alone, strict=True)]
+                seen = both[0], both[1], both[2], both[3]
             predict, strengths = fit_displacement(kind, *seen, settings.seed, strengths=strengths)
             found.append(predict)
-            moved[out] = found[-1](away[out], here[out])
+            moved[out] = predict(away[out], here[out])
         moves, first = pair.moves(moved, train)
-        told[kind] = found, moved, learn_trust(moves, truth[first])
-    best = max(kinds, key=lambda kind: told[kind][2].information(pair.snr[train]))
-    found, moved, trust = told[best]
-    motion, usual = taught[pair.survey], taught[pair.survey].part(patches.is_train)
-    stretches = []
-    for out in parts:
-        moves, _ = pair.moves(moved, out)
-        unseen = np.unique(pair.patch[out])
+        trust = learn_trust(moves, truth[first])
         solved = solve(moves, trust, len(patches), usual)
-        stretches.append(learn_stretch(solved.part(unseen), motion.part(unseen)))
-    return Reader(best, encoder, list(zip(found, stretches, strict=True)), trust, usual)
+        fits, errors = [], []
+        for predict, out in zip(found, unseen, strict=True):
+            own_patches = np.unique(pair.patch[out])
+            there, right = solved.part(own_patches), motion.part(own_patches)
+            fits.append((predict, learn_stretch(there, right)))
+            errors.append(unstretched(there, fits[-1][1]).shift - right.shift)
+        error = scatter(np.concatenate(errors).ravel())
+        readers.append((error, Reader(kind, encoder, fits, trust, usual)))
+    return min(readers, key=lambda own: own[0])[1]
 
 
 def read_shared(
