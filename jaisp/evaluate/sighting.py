@@ -3,7 +3,7 @@
 Fitted on training sky, and corrected on its parts that they were not fitted on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -184,30 +184,16 @@ def _fit(
     what each is worth is seen on its own part. One that is fitted on the reference survey alone is
     not told how the displaced survey's patches were shifted: it learns from all of them.
     """
-    away, own, here = (tokens[encoder] for tokens in (pair.away, pair.own, pair.here))
-    truth, of_own = (taught[s].at(pair.patch, pair.place) for s in (pair.survey, pair.target))
     train = patches.is_train[pair.patch]
     part = np.full(len(train), -1)
     part[train] = folds(int(train.sum()), PARTS, settings.seed, pair.patch[train])
     parts = [part == number for number in np.unique(part[train])]
     motion, usual = taught[pair.survey], taught[pair.survey].part(patches.is_train)
+    truth = motion.at(pair.patch, pair.place)
     readers: list[tuple[float, Reader]] = []
     for kind in kinds:
-        found: list[Predict] = []
-        strengths = None  # what suits the first fit suits those of the other parts
-        moved = np.zeros_like(truth)
         unseen = [train] if kind == OWN_PEAKS else parts
-        for out in unseen:
-            fit = train if kind == OWN_PEAKS else train & ~out
-            across = away[fit], here[fit], truth[fit], pair.patch[fit]
-            alone = own[fit], here[fit], of_own[fit], pair.patch[fit]
-            seen = alone if kind == OWN_PEAKS else across
-            if kind == BOTH_PRODUCTS:
-                both = [np.concatenate(each) for each in zip(across, alone, strict=True)]
-                seen = both[0], both[1], both[2], both[3]
-            predict, strengths = fit_displacement(kind, *seen, settings.seed, strengths=strengths)
-            found.append(predict)
-            moved[out] = predict(away[out], here[out])
+        found, moved = _answers(kind, pair, encoder, taught, train, unseen, settings.seed)
         moves, first = pair.moves(moved, train)
         trust = learn_trust(moves, truth[first])
         solved = solve(moves, trust, len(patches), usual)
@@ -220,6 +206,36 @@ def _fit(
         error = scatter(np.concatenate(errors).ravel())
         readers.append((error, Reader(kind, encoder, fits, trust, usual)))
     return min(readers, key=lambda own: own[0])[1]
+
+
+def _answers(
+    kind: Kind,
+    pair: Sighting,
+    encoder: str,
+    taught: Mapping[str, Motion],
+    train: Bool[np.ndarray, " look"],
+    unseen: Sequence[Bool[np.ndarray, " look"]],
+    seed: int,
+) -> tuple[list[Predict], Float[np.ndarray, "look 2"]]:
+    """A fit for each part of the training sky, on the rest of it, and what each says of its part;
+    one that is fitted on the reference survey alone may see all."""
+    away, own, here = (tokens[encoder] for tokens in (pair.away, pair.own, pair.here))
+    truth, of_own = (taught[s].at(pair.patch, pair.place) for s in (pair.survey, pair.target))
+    found: list[Predict] = []
+    strengths = None  # what suits the first fit suits those of the other parts
+    moved = np.zeros_like(truth)
+    for out in unseen:
+        fit = train if kind == OWN_PEAKS else train & ~out
+        across = away[fit], here[fit], truth[fit], pair.patch[fit]
+        alone = own[fit], here[fit], of_own[fit], pair.patch[fit]
+        seen = alone if kind == OWN_PEAKS else across
+        if kind == BOTH_PRODUCTS:
+            both = [np.concatenate(each) for each in zip(across, alone, strict=True)]
+            seen = both[0], both[1], both[2], both[3]
+        predict, strengths = fit_displacement(kind, *seen, seed, strengths=strengths)
+        found.append(predict)
+        moved[out] = predict(away[out], here[out])
+    return found, moved
 
 
 def read_shared(

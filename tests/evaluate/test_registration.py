@@ -1,5 +1,7 @@
 """Surveys that were displaced by known amounts, read by planted tokens and by planted encoders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,35 @@ def test_an_oracle_reaches_the_noise_of_its_tokens(patches, oracle):
         for control in ("random", "shuffled"):
             assert row[f"{control}_mas"] >= 0.8 * row["constant_mas"]
         assert row["constant_mas"] == pytest.approx(row["shift_mas"], rel=0.5)
+
+
+def test_of_few_patches_one_survey_alone_teaches_most(patches):
+    """Tokens that hold places in their last two dimensions, and what changes from one survey to the
+    other in all others: 14 training patches can't tell which is which, the one survey's own pairs
+    can."""
+    few = replace(patches, is_train=patches.is_train & (patches.home < 28))
+    pair, _ = planted(few)
+    rng = np.random.default_rng(4)
+    own_noise, other_noise = rng.normal(size=(2, len(pair.number), 14, 9))
+
+    def tokens(plain, noise):
+        place = plain["model"] @ np.linalg.pinv(np.random.default_rng(3).normal(size=(2, 24)))
+        middle = np.zeros((len(place), 2, 9))
+        middle[:, :, 4] = place
+        whole = np.concatenate([noise, middle], axis=1).reshape(len(place), -1)
+        return {"model": whole.astype(np.float32)}
+
+    sides = {
+        "away": tokens(pair.away, other_noise),
+        "own": tokens(pair.own, own_noise),
+        "here": tokens(pair.here, own_noise),
+    }
+    readers = fit_readers(few, replace(pair, **sides), SETTINGS)
+    assert readers["model"].kind == "peaks of one survey"
+    found = readers["model"].motion(replace(pair, **sides), len(few))
+    right = few.motion["a"].shift[few.is_test]
+    wrong = found.shift[few.is_test] - right
+    assert np.median(np.abs(wrong)) < 0.2 * np.median(np.abs(right))
 
 
 def test_a_patch_that_did_not_move_proves_nothing(oracle):
