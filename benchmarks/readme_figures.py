@@ -108,6 +108,31 @@ def position_table(runs: dict[str, dict]) -> list[str]:
     return lines
 
 
+def sharpness_table(metrics: dict) -> list[str]:
+    """Positions off tokens, beside bound, PSF fit and fresh weights, in mas: a row a survey, and a
+    readout of one survey's tokens that the other's agree with."""
+    levels = (10, 30, 100)
+    lines = [
+        "| sky | whose tokens | n | " + " | ".join(f"S/N {level}" for level in levels) + " |",
+        "|---" * (3 + len(levels)) + "|",
+    ]
+    found: dict[tuple[str, str], dict[float, dict]] = {}
+    for row in metrics["groups"].get("position", []):
+        wanted = "agreed" if ">" in row["survey"] else "tokens"
+        if row["readout"] == wanted:
+            found.setdefault((row["sky"], row["survey"]), {})[row["snr"]] = row
+    names = ("bound", "psf_fit", "random")
+    for (sky, survey), rows in found.items():
+        own = [rows[level] for level in levels if level in rows]
+        cells = [
+            " · ".join([f"**{row['median_mas']:.1f}**", *(f"{row[f'{n}_mas']:.1f}" for n in names)])
+            for row in own
+        ]
+        count = f"{min(row['n'] for row in own)}–{max(row['n'] for row in own)}"
+        lines.append(f"| {sky} | {survey.replace('>', ' → ')} | {count} | {' | '.join(cells)} |")
+    return lines
+
+
 def bound_table(found: dict) -> list[str]:
     """A PSF fit against the bound, and what noise-free stars lose by the warp."""
     lines = [
@@ -273,6 +298,8 @@ def main() -> None:
     if (longest := runs.get("reference", runs.get("ruler"))) is not None:
         table = predecessor_table(longest)
         replace_figures(ROOT / "docs" / "ruler.md", table, "predecessor")
+    if "reference" in runs:
+        replace_figures(ROOT / "README.md", sharpness_table(runs["reference"]), "sharpness")
     for name, table in (("warp", kernel_table), ("store", store_table), ("loader", loader_table)):
         found = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8"))
         replace_figures(ROOT / "README.md", table(found), name)
