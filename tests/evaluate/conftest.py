@@ -6,12 +6,15 @@ from jaisp.config.evaluate import EvaluateConfig
 from jaisp.evaluate.bands import band_retrieval
 from jaisp.evaluate.bench import Bench
 from jaisp.evaluate.collapse import collapse
+from jaisp.evaluate.known import known_sky
 from jaisp.evaluate.means import mean_tokens
 from jaisp.evaluate.outcomes import Outcomes
 from jaisp.evaluate.retrieval import retrieval
 from jaisp.evaluate.stage import measure
 from jaisp.evaluate.views import encode_sky
 from jaisp.evaluate.withheld import retrieval_figures, withheld
+from tests.evaluate import skies
+from tests.evaluate.known_skies import FAINT, PER_ARCMIN2, SETTINGS, truth_table
 from tests.evaluate.skies import Noise, Oracle, publish_sky, sky_config
 
 
@@ -73,3 +76,18 @@ def pick(groups, tokens="source", scope="field", query="sharp"):
         if (row["query"], row["tokens"], row["scope"]) == (query, tokens, scope)
     )
     return row
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A store of many faint sources, for what is known of each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("known"))
+        patch.setattr(skies, "NOISE", FAINT)
+        return publish_sky(sky_config(), per_arcmin2=PER_ARCMIN2)
+
+
+@pytest.fixture(scope="session")
+def known(store):
+    """Its sources."""
+    return known_sky(store, SETTINGS, truth_table(store))

@@ -9,24 +9,10 @@ from hypothesis import strategies as st
 from jaisp.evaluate.known import known_sky
 from jaisp.evaluate.stamps import APERTURES, Images, Stamps
 from jaisp.sky import plane_radec
-from tests.evaluate import skies
-from tests.evaluate.known_skies import FAINT, PER_ARCMIN2, SETTINGS, truth_table
-from tests.evaluate.skies import FWHM, SURVEYS, TOKEN, publish_sky, sky_config
+from tests.evaluate.known_skies import FAINT, SETTINGS, truth_table
+from tests.evaluate.skies import FWHM, SURVEYS, TOKEN
 
 SIGMA = FWHM / 2.3548
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("known"))
-        patch.setattr(skies, "NOISE", FAINT)
-        return publish_sky(sky_config(), per_arcmin2=PER_ARCMIN2)
-
-
-@pytest.fixture(scope="module")
-def known(store):
-    return known_sky(store, SETTINGS, truth_table(store))
 
 
 def test_snr_is_the_matched_filters(known):

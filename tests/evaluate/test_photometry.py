@@ -14,9 +14,7 @@ from jaisp.evaluate.plots import photometry as plots_photometry
 from jaisp.evaluate.plots import reconstruction as plots_reconstruction
 from jaisp.evaluate.reconstruction import images, reconstruction
 from jaisp.evaluate.seen import features_of
-from tests.evaluate import skies
 from tests.evaluate.known_skies import (
-    FAINT,
     PER_ARCMIN2,
     SETTINGS,
     planted,
@@ -26,19 +24,6 @@ from tests.evaluate.known_skies import (
 from tests.evaluate.skies import Constant, Noise, Oracle, Position, publish_sky, sky_config
 
 CHANCE = 0.02
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("photometry"))
-        patch.setattr(skies, "NOISE", FAINT)
-        return publish_sky(sky_config(), per_arcmin2=PER_ARCMIN2)
-
-
-@pytest.fixture(scope="module")
-def known(store):
-    return known_sky(store, SETTINGS, truth_table(store))
 
 
 @pytest.fixture(scope="module")

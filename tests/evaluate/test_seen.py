@@ -5,24 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaisp.evaluate.known import known_sky
 from jaisp.evaluate.seen import features_of
 from tests.evaluate import skies
-from tests.evaluate.known_skies import FAINT, PER_ARCMIN2, SETTINGS, truth_table
-from tests.evaluate.skies import publish_sky, sky_config
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("known"))
-        patch.setattr(skies, "NOISE", FAINT)
-        return publish_sky(sky_config(), per_arcmin2=PER_ARCMIN2)
-
-
-@pytest.fixture(scope="module")
-def known(store):
-    return known_sky(store, SETTINGS, truth_table(store))
+from tests.evaluate.known_skies import SETTINGS
 
 
 class Records:
