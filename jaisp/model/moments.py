@@ -8,12 +8,12 @@ fluxes follow. docs/architecture.md has the reasons.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma, gaussian_sigma_to_fwhm
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 from jaisp.model.blocks import grid_strides
 from jaisp.model.peaks import PLACE, SHAPE, WIDTH, peaks_of
@@ -111,8 +111,7 @@ class Moments(nn.Module):
     def forward(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
         """See the class; `inputs` [sample, band, 3, y, x], of the bands of these numbers."""
         with torch.autocast(inputs.device.type, enabled=False):
-            rise, seen, snr = self._rise(inputs.float(), bands)
-            plain, sharp = rise[:, : self.maps], rise[:, self.maps :]
+            plain, sharp, seen, snr = self._rise(inputs.float(), bands)
             weight = self._weight(plain, seen)
             found = torch.cat([self._peaks(sharp, seen), self._moments(self._sums(weight))], dim=1)
             return found, self._snr(weight, snr)
@@ -149,21 +148,24 @@ class Moments(nn.Module):
                 found[band] = smooth[:, valid[:, band]].median(dim=1).values / 0.6745
         return found
 
-    def _rise(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log(1 + q / τ), [sample, map, y, x]; where any band is valid; and S/N of the last map of
-        each window, [sample, window, band, y, x]."""
+    def _rise(self, inputs: Tensor, bands: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log(1 + q / τ) of the maps that moments are of and of those of peaks, [sample, map, y,
+        x]; where any band is valid; and S/N of the last map of each window, [sample, window, band,
+        y, x]."""
         flux, valid = self._flux(inputs)
         filters = self.filters[:, bands] / self.scatter[bands]
-        square, last = flux.new_zeros(()), []
+        last = filters[: self.maps].unflatten(0, (len(WINDOWS), -1))[:, -1]
+        filters = filters * (-0.5 * self.faintest).exp()[:, None, None]  # q / τ is a sum of squares
+        square, snr = flux.new_zeros(len(filters), *flux[:, 0].shape), []
         # Band by band: on a CPU, what was just made is still in the cache.
         for number in range(flux.shape[1]):
-            smooth = smoothed(flux[:, number], self.gaussians)
-            snr = torch.einsum("mj,sjyx->smyx", filters[:, number], smooth)
-            last.append(snr[:, : self.maps].unflatten(1, (len(WINDOWS), -1))[:, :, -1])
-            positive = functional.relu(snr)
-            square = torch.addcmul(square, positive, positive)
-        rise = torch.log1p(square / self.faintest.exp()[:, None, None])
-        return rise, valid.any(dim=1, keepdim=True), torch.stack(last, dim=2)
+            smooth = smoothed(flux[:, number], self.gaussians).transpose(0, 1)
+            square = squares(square, filters[:, number], smooth)
+            snr.append((last[:, number] @ smooth.flatten(1)).unflatten(1, smooth.shape[1:]))
+        parts = square.log1p().split((self.maps, len(SHARP)))
+        plain, sharp = (part.transpose(0, 1) for part in parts)
+        seen = valid.any(dim=1, keepdim=True)
+        return plain, sharp, seen, torch.stack(snr, dim=1).movedim(2, 0)
 
     def _weight(self, rise: Tensor, seen: Tensor) -> Tensor:
         """Weights of the maps that moments are of, [sample, map, y, x]."""
@@ -221,6 +223,38 @@ class Moments(nn.Module):
         spread = square - centre[:, :, [0, 0, 1]] * centre[:, :, [0, 1, 1]]
         level = total.log() / self.steepness[: self.maps].exp()[:, None, None, None]
         return torch.cat([centre, 3 * spread, 0.3 * level], dim=2).flatten(1, 2)
+
+
+def squares(square: Tensor, filters: Tensor, planes: Tensor) -> Tensor:
+    """square + max(filters @ planes, 0)², which may be written over `square`.
+
+    square: [map, ...]. filters: [map, plane]. planes: [plane, ...].
+    """
+    if torch.compiler.is_compiling():  # it joins the parts by itself
+        positive = (filters @ planes.flatten(1)).relu().view_as(square)
+        return torch.addcmul(square, positive, positive)
+    return _Squares.apply(square, filters, planes)
+
+
+class _Squares(torch.autograd.Function):
+    """In a third of the passes over memory that its parts would take, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, square: Tensor, filters: Tensor, planes: Tensor) -> Tensor:
+        positive = (filters @ planes.flatten(1)).relu_()
+        ctx.save_for_backward(filters, planes, positive)
+        ctx.mark_dirty(square)
+        return square.addcmul_(positive.view_as(square), positive.view_as(square))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        filters, planes, positive = ctx.saved_tensors
+        grad = grad.contiguous()
+        slope = grad.flatten(1) * positive
+        of_filters = 2 * (slope @ planes.flatten(1).T)
+        of_planes = 2 * (filters.T @ slope).view_as(planes) if ctx.needs_input_grad[2] else None
+        return grad, of_filters, of_planes
 
 
 def _summed(planes: Tensor, step: int) -> Tensor:

@@ -32,8 +32,8 @@ def peaks_of(
     times −0.3.
     """
     pixels = rows.shape[3] // rows.shape[2]  # a token
-    each = [to_peak(height, 2) / pixels, to_peak(height, 3) / pixels]
-    each += [curvature(height, 2), curvature(height, 3), twist(height), torch.ones_like(height)]
+    (to_y, bent_y), (to_x, bent_x) = parabola(height, 2), parabola(height, 3)
+    each = [to_y / pixels, to_x / pixels, bent_y, bent_x, twist(height), torch.ones_like(height)]
     sums = _over(weight[:, :, None] * torch.stack(each, dim=2), rows[:, 0], columns[:, 0])
     total = sums[:, :, :, 5:] + nothing[:, None, None, None]
     alone = weight[:, :, None]
@@ -46,19 +46,14 @@ def peaks_of(
     return torch.cat([numbers.flatten(1, 3) for numbers in found], dim=1)
 
 
-def to_peak(height: Tensor, dim: int) -> Tensor:
-    """From each place to the peak of the parabola through its height and its two neighbours',
-    along one dimension; one place uphill where it isn't curved. Ends have no step."""
+def parabola(height: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Of the parabola through each place's height and its two neighbours' along one dimension: how
+    far its peak is, one place uphill where it isn't curved; and its curvature, minus the second
+    difference. Both are 0 at the ends."""
     before, middle, after = _three(height, dim)
-    drop = (2 * middle - before - after).clamp(min=FLATTEST)
-    step = ((after - before) / (2 * drop)).clamp(-LONGEST, LONGEST)
-    return _with_ends(step, dim)
-
-
-def curvature(height: Tensor, dim: int) -> Tensor:
-    """Minus the second difference along one dimension; 0 at the ends."""
-    before, middle, after = _three(height, dim)
-    return _with_ends(2 * middle - before - after, dim)
+    bent = 2 * middle - before - after
+    step = ((after - before) / (2 * bent.clamp(min=FLATTEST))).clamp(-LONGEST, LONGEST)
+    return _with_ends(step, dim), _with_ends(bent, dim)
 
 
 def twist(height: Tensor) -> Tensor:
@@ -71,7 +66,9 @@ def twist(height: Tensor) -> Tensor:
 def _over(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Sums of planes in windows [window, token, pixel] along either axis, [sample, window, map,
     plane, row, column]."""
-    return rows[:, None, None] @ planes[:, None] @ columns[:, None, None].transpose(-2, -1)
+    # One product for all windows: planes aren't copied for each.
+    across = (planes @ columns.flatten(0, 1).T).unflatten(-1, columns.shape[:2])
+    return rows[:, None, None] @ across.movedim(-2, 1)
 
 
 def _three(height: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:

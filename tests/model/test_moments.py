@@ -17,6 +17,7 @@ from jaisp.model.moments import (
     WINDOWS,
     Moments,
     filter_widths,
+    squares,
 )
 from jaisp.model.smoothing import smoothed
 from tests.model.stars import star
@@ -96,8 +97,8 @@ def test_missing_pixels_have_no_weight():
     inputs[..., :28] = 0  # the left half, the source's own middle with it
     torch.manual_seed(0)
     layer = Moments(1, 8, 0.1, 0.1, 4)
-    rise, seen, _ = layer._rise(inputs, torch.arange(1))
-    assert (layer._weight(rise[:, :4], seen)[..., :28] == 0).all()
+    plain, _, seen, _ = layer._rise(inputs, torch.arange(1))
+    assert (layer._weight(plain, seen)[..., :28] == 0).all()
 
 
 def test_noise_that_pixels_share_is_measured_and_divided_by():
@@ -156,3 +157,16 @@ def test_empty_sky_has_no_snr():
         found = Moments(1, 8, 0.1, 0.1, 4)(noise, torch.arange(1))[1]
     assert found.mean().abs() < 1.0
     assert found.abs().max() < 4.0
+
+
+def test_sums_of_positive_squares_and_their_gradients_are_those_of_their_parts():
+    torch.manual_seed(3)
+    filters = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    planes = torch.randn(4, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    before = torch.rand(5, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    positive = torch.einsum("mj,jsyx->msyx", filters, planes).relu()
+    found = squares(before.clone(), filters, planes)
+    torch.testing.assert_close(found, before + positive.square())
+    assert torch.autograd.gradcheck(
+        lambda *given: squares(given[0].clone(), *given[1:]), (before, filters, planes)
+    )

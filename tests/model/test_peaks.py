@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaisp.model.inputs import asinh
 from jaisp.model.moments import SHARP, WINDOWS, Moments
-from jaisp.model.peaks import LONGEST, PLACE, SHAPE, curvature, to_peak, twist
+from jaisp.model.peaks import LONGEST, PLACE, SHAPE, parabola, twist
 from tests.model.stars import star
 
 
@@ -74,13 +74,14 @@ def test_the_step_to_a_parabolas_peak_is_exact(dim):
     places = torch.arange(9.0)
     line = 5.0 - 0.3 * (places - 4.3).square()
     height = line.view(1, 1, -1, 1) if dim == 2 else line.view(1, 1, 1, -1)
-    step = to_peak(height.expand(1, 1, 9, 9), dim)
+    step, _ = parabola(height.expand(1, 1, 9, 9), dim)
     found = step[0, 0, :, 3] if dim == 2 else step[0, 0, 3]
     torch.testing.assert_close(found[1:-1], (4.3 - places[1:-1]).clamp(-LONGEST, LONGEST))
     assert found[0] == found[-1] == 0
-    assert (to_peak(torch.ones(1, 1, 9, 9), dim) == 0).all()
+    assert (parabola(torch.ones(1, 1, 9, 9), dim)[0] == 0).all()
     rising = places.view(1, 1, -1, 1) if dim == 2 else places.view(1, 1, 1, -1)
-    assert (to_peak(rising.expand(1, 1, 9, 9), dim)[0, 0, 1:-1, 1:-1] == LONGEST).all()
+    step, _ = parabola(rising.expand(1, 1, 9, 9), dim)
+    assert (step[0, 0, 1:-1, 1:-1] == LONGEST).all()
 
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, 45.0, 120.0])
@@ -114,8 +115,8 @@ def test_a_round_source_has_no_shape_and_a_wider_one_another_width():
 def test_curvatures_of_a_quadratic_are_exact():
     y, x = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
     height = (-0.5 * (0.4 * y**2 + 0.2 * x**2) + 0.1 * x * y)[None, None]
-    for found, expected in ((curvature(height, 2), 0.4), (curvature(height, 3), 0.2)):
-        inner = found[..., 1:-1, 1:-1]
+    for dim, expected in ((2, 0.4), (3, 0.2)):
+        inner = parabola(height, dim)[1][..., 1:-1, 1:-1]
         torch.testing.assert_close(inner, torch.full_like(inner, expected))
     inner = twist(height)[..., 1:-1, 1:-1]
     torch.testing.assert_close(inner, torch.full_like(inner, 0.1))
