@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from jaisp.evaluate.folds import folds
-from jaisp.evaluate.probe import Probe, fit_probe
+from jaisp.evaluate.probe import Probe, best_strengths, checksum, fit_probe
 
 PARTS = 3  # of training sky: each is predicted from the others
 CLIP = 3.4  # times the median distance: 4 σ of a round Gaussian
@@ -37,15 +37,32 @@ def fit_clipped(
     near, told = np.ones(len(features), bool), np.zeros(offsets.shape)
     for _ in range(ROUNDS):
         kept = near
-        probe = fit_probe("linear", features[kept], offsets[kept], seed, units[kept])
+        strengths = best_strengths(features[kept], offsets[kept], seed, units[kept])
         for number in np.unique(part):
             out, fit = part == number, kept & (part != number)
             other = features[fit], offsets[fit], seed, units[fit]
-            unseen = fit_probe("linear", *other, strengths=probe.strengths)
+            unseen = fit_probe("linear", *other, strengths=strengths)
             told[out] = unseen.predict(features[out])
         away = np.hypot(*(told - offsets).T)
         median = np.array([np.median(away[kept & (sorts == sort)]) for sort in np.unique(sorts)])
         near = away <= CLIP * median[sorts]
         if (near == kept).all() or near.mean() < FEWEST:
             break
-    return probe, told
+    own = features[kept], offsets[kept], seed, units[kept]
+    return fit_probe("linear", *own, strengths=strengths), told
+
+
+def fit_clipped_once(
+    fitted: dict[str, tuple[Probe, np.ndarray]],
+    features: Float[np.ndarray, "source feature"],
+    offsets: Positions,
+    seed: int,
+    units: Shaped[np.ndarray, " source"],
+    sorts: Int[np.ndarray, " source"],
+) -> tuple[Probe, Positions]:
+    """`fit_clipped`, or what it gave before for the very same: forms have regressions in common.
+    fitted: by checksum, what is known and what becomes known."""
+    key = checksum(seed, features, offsets, np.unique(units, return_inverse=True)[1], sorts)
+    if key not in fitted:
+        fitted[key] = fit_clipped(features, offsets, seed, units, sorts)
+    return fitted[key]

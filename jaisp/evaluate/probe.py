@@ -83,6 +83,18 @@ def fit_probe(
     return Probe(feature_mean, feature_scale, target_mean, back, apply, strengths)
 
 
+def best_strengths(
+    features: Float[np.ndarray, "source feature"],
+    targets: Float[np.ndarray, "source target"],
+    seed: int,
+    groups: Shaped[np.ndarray, " source"],
+) -> Int[np.ndarray, " target"]:
+    """The strengths that a linear `fit_probe` of the same chooses."""
+    x, y = (_standardised(np.asarray(values, np.float64)) for values in (features, targets))
+    with one_thread():
+        return choose_strengths(x, y, seed, groups)
+
+
 @dataclass(frozen=True)
 class Block:
     """Columns of the features off which probes read by themselves.
@@ -175,13 +187,18 @@ def fit_once(
     """`fit_best`, or what it gave before for the very same: training sky stays what it is, whatever
     sky is read. fitted: by checksum, what is known and what becomes known."""
     groups = np.unique(groups, return_inverse=True)[1]
-    checksum = sha256(repr((features.shape, targets.shape, seed, kinds, blocks)).encode())
-    for array in (features, targets, groups):
-        checksum.update(array.tobytes())
-    key = checksum.hexdigest()
+    key = checksum((seed, kinds, blocks), features, targets, groups)
     if key not in fitted:
         fitted[key] = fit_best(features, targets, seed, groups, kinds, blocks)
     return fitted[key]
+
+
+def checksum(settings: object, *arrays: np.ndarray) -> str:
+    """Of what a fit depends on."""
+    found = sha256(repr((settings, [array.shape for array in arrays])).encode())
+    for array in arrays:
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def _straight(
@@ -262,6 +279,11 @@ def _standard(
     std = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(axis=0) / count)
     varies = std > 1e-6 * np.abs(np.where(known, values, 0)).max(axis=0, initial=0.0)
     return mean, np.where(varies, 1 / np.where(varies, std, 1), 0)
+
+
+def _standardised(values: Float[np.ndarray, "source column"]) -> Float[np.ndarray, "source column"]:
+    mean, scale = _standard(values)
+    return (values - mean) * scale
 
 
 def _common(scale: Float[np.ndarray, " column"]) -> Float[np.ndarray, " column"]:

@@ -10,18 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from operator import itemgetter
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from sklearn.decomposition import PCA
 
-from jaisp.evaluate.clipped import fit_clipped
+from jaisp.evaluate.clipped import fit_clipped_once
 from jaisp.evaluate.folds import folds
 from jaisp.evaluate.injected import kept
 from jaisp.evaluate.probe import MOST_BENT, fit_probe
 from jaisp.evaluate.scatter import scatter
-from jaisp.evaluate.stacked import Shown, fit_stacked
+from jaisp.evaluate.stacked import Regression, Shown, fit_stacked
 
 Form = Literal["peaks", "one token", "linear", "stacked", "mlp"]
 PEAK_DIMENSIONS: Final = "peaks"
@@ -81,6 +81,7 @@ class Readout:
         sorts: Int[np.ndarray, " source"] | None = None,
     ) -> None:
         self._own, self._surveys, self._seed = own, surveys, seed
+        self._regression: Regression = partial(fit_clipped_once, {})
         self.chosen: dict[float, Form] = {float(level): kinds[0] for level in np.unique(snr)}
         # Components say nothing of the offsets: those of all sources choose no form.
         self._reduce = components(features, seed) if MLP in kinds else None
@@ -96,6 +97,7 @@ class Readout:
                 }
                 self.chosen[level] = min(kinds, key=scatters.__getitem__)
         self._fitted = {kind: self._fit(kind, whole) for kind in sorted(set(self.chosen.values()))}
+        del self._regression  # what it keeps is needed no more
 
     def predict(
         self, features: Float32[np.ndarray, "source feature"], snr: Float[np.ndarray, " source"]
@@ -120,13 +122,14 @@ class Readout:
         if kind == MLP and self._reduce is not None:
             return _network(self._reduce, known, self._seed)
         if kind == STACKED:
-            fit = partial(fit_stacked, self._parts(known.features.shape[1]))
-            return _each_snr(fit, known, self._seed)
+            parts = self._parts(known.features.shape[1])
+            return _each_snr(partial(fit_stacked, parts, self._regression), known, self._seed)
+        fit = partial(_fit_linear, self._regression)
         if kind == LINEAR:
-            return _each_snr(_fit_linear, known, self._seed)
+            return _each_snr(fit, known, self._seed)
         shown = self._one_token if kind == ONE_TOKEN else self._peaks
         seen = replace(known, features=shown(known.features))
-        predict = _each_snr(_fit_linear, seen, self._seed)
+        predict = _each_snr(fit, seen, self._seed)
         return lambda features, snr: predict(shown(features), snr)
 
     def _parts(self, width: int) -> list[Shown]:
@@ -158,10 +161,8 @@ def _network(reduce: PCA, known: KnownSources, seed: int) -> Predict:
     return lambda features, snr: probe.predict(reduce.transform(features))
 
 
-def _fit_linear(
-    features: np.ndarray, offsets: np.ndarray, seed: int, units: np.ndarray, sorts: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    return fit_clipped(features, offsets, seed, units, sorts)[0].predict
+def _fit_linear(regression: Regression, *known: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return regression(*known)[0].predict
 
 
 def _each_snr(

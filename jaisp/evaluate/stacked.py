@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from jaisp.evaluate.clipped import Positions, fit_clipped
+from jaisp.evaluate.clipped import Positions
+from jaisp.evaluate.probe import Probe
 
 Shown = Callable[[np.ndarray], np.ndarray]
+Regression = Callable[..., tuple[Probe, Positions]]  # as `fit_clipped`
 
 
 def fit_stacked(
     shown: Sequence[Shown],
+    regression: Regression,
     features: Float[np.ndarray, "source feature"],
     offsets: Positions,
     seed: int,
@@ -26,10 +29,11 @@ def fit_stacked(
     sorts: Int[np.ndarray, " source"],
 ) -> Callable[[np.ndarray], Positions]:
     """A linear map of what linear maps answer. shown: what each of them is shown of the features.
-    units: the piece of sky of each source. sorts: of answers, from 0 on."""
-    fitted = [fit_clipped(part(features), offsets, seed, units, sorts) for part in shown]
+    regression: that each is fitted by. units: the piece of sky of each source. sorts: of answers,
+    from 0 on."""
+    fitted = [regression(part(features), offsets, seed, units, sorts) for part in shown]
     told = np.concatenate([answers for _, answers in fitted], axis=1)
-    weigh, _ = fit_clipped(told, offsets, seed, units, sorts)
+    weigh, _ = regression(told, offsets, seed, units, sorts)
 
     def predict(features: np.ndarray) -> Positions:
         answers = [

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaisp.evaluate import clipped
 from jaisp.evaluate.clipped import fit_clipped
 from jaisp.evaluate.probe import fit_probe
 from jaisp.evaluate.readout import LINEAR, ONE_TOKEN, PEAK_DIMENSIONS, STACKED, Readout
@@ -93,3 +94,21 @@ def test_few_dimensions_that_hold_peaks_are_read_by_themselves(surveys):
     assert readout.chosen == {10.0: PEAK_DIMENSIONS}
     error = scatter((readout.predict(features[~train], snr[~train]) - offset[~train]).ravel())
     assert error == pytest.approx(30 / np.sqrt(surveys), rel=0.25)
+
+
+def test_what_forms_have_in_common_is_fitted_once(monkeypatch):
+    """Of one survey, what is stacked are the very regressions of other forms."""
+    given = []
+
+    def counted(*known):
+        given.append(known[0].shape)
+        return fit_clipped(*known)
+
+    monkeypatch.setattr(clipped, "fit_clipped", counted)
+    offset, units = offsets_of(300, 1), np.repeat(np.arange(30), 10)
+    features, snr = tokens_of(offset, 5, 2), np.full(300, 10.0)
+    kinds = (LINEAR, PEAK_DIMENSIONS, STACKED)
+    readout = Readout(features, offset, snr, units, 1, kinds, slice(0, None, 2))
+    parts = 3 * 3  # of each third of the sky: two forms, and how their answers are weighed
+    assert len(given) == parts + {LINEAR: 1, PEAK_DIMENSIONS: 1, STACKED: 3}[readout.chosen[10.0]]
+    assert len(set(given)) < len(given)
