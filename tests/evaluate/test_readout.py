@@ -111,4 +111,3 @@ def test_what_forms_have_in_common_is_fitted_once(monkeypatch):
     readout = Readout(features, offset, snr, units, 1, kinds, slice(0, None, 2))
     parts = 3 * 3  # of each third of the sky: two forms, and how their answers are weighed
     assert len(given) == parts + {LINEAR: 1, PEAK_DIMENSIONS: 1, STACKED: 3}[readout.chosen[10.0]]
-    assert len(set(given)) < len(given)
