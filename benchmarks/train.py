@@ -31,6 +31,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from jaisp.config import Config, parse_config
+from jaisp.process import keep_memory
 from jaisp.store.reader import open_store
 from jaisp.train.fresh import new_model
 from jaisp.train.loop import Run
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     out = options.out and options.out.absolute()
+    keep_memory()  # as `jaisp train` does
     with tempfile.TemporaryDirectory() as folder:
         rows = [measure(Path(folder), size, options) for size in options.sizes]
     show(rows)

@@ -1,5 +1,7 @@
-"""What a command's own process is: its threads, its log, and whether it is the one that tells."""
+"""What a command's own process is: its threads, its memory, its log, and whether it is the one that
+tells."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -7,12 +9,29 @@ from pathlib import Path
 
 log = logging.getLogger("jaisp")
 
+# Parameters of glibc's mallopt(3), by malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
+
 
 def set_threads(threads: int | None) -> None:
     """How many threads libraries may take that are imported from here on; None: as they like."""
     if threads is not None:
         for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
             os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
+
+
+def keep_memory() -> None:
+    """Let freed memory stay with this process, for the next large array.
+
+    glibc takes large arrays from the kernel one by one and gives each back, and their pages are
+    cleared anew every time: up to a fifth of a step's time on a CPU. Kept, they are a tenth more
+    memory at most. Other C libraries stay as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def start_log(log_file: Path | None, mode: str = "w") -> None:

@@ -17,6 +17,7 @@ from jaisp.config.train import TrainConfig
 from jaisp.errors import StoppedError, UserError
 from jaisp.files import partial_dir, remove_folder, sha256
 from jaisp.model import Model, save_model
+from jaisp.process import keep_memory
 from jaisp.progress import track
 from jaisp.store.reader import open_store
 from jaisp.train.ahead import ahead
@@ -55,6 +56,7 @@ def train(config: Config, threads: int | None = None) -> dict:
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_memory()
     if config.train.tensorboard:
         board_writer()
     with noted_signals() as told, all_ranks():
