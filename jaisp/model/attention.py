@@ -35,23 +35,17 @@ class LocalAttention(nn.Module):
         samples, width, height, length = x.shape
         down, right = -height % BLOCK, -length % BLOCK
         rows, columns = (height + down) // BLOCK, (length + right) // BLOCK
-        side, reach = BLOCK + 2 * self.reach, self.reach
         y = self.norm(x.permute(0, 2, 3, 1))
-        query = functional.pad(self.query(y), (0, 0, 0, right, 0, down))
-        around = functional.pad(
-            self.key_value(y), (0, 0, reach, right + reach, reach, down + reach)
-        )
+        beyond = (0, 0, 0, right, 0, down)
+        query = functional.pad(self._turned(self.query(y)), beyond)
         query = query.view(samples, rows, BLOCK, columns, BLOCK, self.heads, -1)
         query = query.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5).flatten(0, 2)
-        around = around.unfold(1, side, BLOCK).unfold(2, side, BLOCK)
-        around = around.reshape(samples, rows, columns, 2, self.heads, -1, side * side)
-        key, value = around.permute(3, 0, 1, 2, 4, 6, 5).flatten(1, 3)
-        inner, outer = (torch.arange(n, device=x.device) for n in (BLOCK, side))
+        key, value = self.key_value(y).chunk(2, dim=-1)
         found = functional.scaled_dot_product_attention(
-            self._turned(query, inner),
-            self._turned(key, outer - reach),
-            value,
-            attn_mask=_seen(height, length, reach, x.device).repeat(samples, 1, 1, 1),
+            query,
+            self._around(functional.pad(self._turned(key), beyond)),
+            self._around(functional.pad(value, beyond)),
+            attn_mask=_seen(height, length, self.reach, x.device).repeat(samples, 1, 1, 1),
         )
         found = found.view(samples, rows, columns, self.heads, BLOCK, BLOCK, -1)
         found = found.permute(0, 1, 4, 2, 5, 3, 6).reshape(
@@ -59,14 +53,43 @@ class LocalAttention(nn.Module):
         )
         return x + (self.out(found[:, :height, :length]) * self.scale).permute(0, 3, 1, 2)
 
-    def _turned(self, vectors: Tensor, place: Tensor) -> Tensor:
-        """`vectors` [block, head, token, entry] of a square of tokens, whose rows and columns are
-        both at `place`; pairs of entries are rotated by it."""
-        row, column = place.repeat_interleave(len(place)), place.repeat(len(place))
-        angle = torch.cat([row[:, None] * self.turns, column[:, None] * self.turns], dim=1)
-        cosine, sine = angle.cos().to(vectors.dtype), angle.sin().to(vectors.dtype)
-        first, second = vectors.chunk(2, dim=-1)
-        return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+    def _around(self, x: Tensor) -> Tensor:
+        """What lies around every block of `x` [sample, row, column, entry], [block, head, token,
+        entry of a head]."""
+        x = _windows(_windows(x, 1, self.reach), 3, self.reach).unflatten(-1, (self.heads, -1))
+        return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5).flatten(0, 2)
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """`x` [sample, row, column, entry], whose pairs of entries of a head are rotated by where
+        they are. Angles are reduced in float64: of many turns, float32 holds few decimals."""
+        turns = self.turns.double()
+        height, length = x.shape[1:3]
+        row = torch.arange(height, device=x.device)[:, None, None] * turns
+        column = torch.arange(length, device=x.device)[:, None] * turns
+        angle = torch.cat(torch.broadcast_tensors(row, column), dim=-1)[:, :, None]
+        cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        first, second = x.unflatten(-1, (self.heads, 2, -1)).unbind(-2)
+        pair = first * cosine - second * sine, first * sine + second * cosine
+        return torch.stack(pair, dim=-2).flatten(-3)
+
+
+def _windows(x: Tensor, axis: int, reach: int) -> Tensor:
+    """Blocks along an axis of `x` with `reach` tokens around each, [.., block, token, ..]; a block
+    that is all there is has nothing around it.
+
+    Parts are put together, since the gradient of `Tensor.unfold` costs several times as much.
+    """
+    size = x.shape[axis]
+    if size == BLOCK:
+        return x.unflatten(axis, (1, BLOCK))
+    blocks, more = size // BLOCK, -(-2 * reach // BLOCK)
+    margins = [0, 0] * (x.ndim - 1 - axis) + [reach, more * BLOCK - reach]
+    parts = functional.pad(x, margins).unflatten(axis, (blocks + more, BLOCK))
+    around = []
+    for n in range(more + 1):
+        width = min(BLOCK, BLOCK + 2 * reach - n * BLOCK)
+        around.append(parts.narrow(axis, n, blocks).narrow(axis + 1, 0, width))
+    return torch.cat(around, dim=axis + 1)
 
 
 def _seen(height: int, length: int, reach: int, device: torch.device) -> Tensor:
@@ -78,9 +101,11 @@ def _seen(height: int, length: int, reach: int, device: torch.device) -> Tensor:
 
 
 def _seen_along(size: int, reach: int, device: torch.device) -> Tensor:
-    """Along one axis, [block, token, around]. Tokens that fill up the last block see themselves."""
+    """Along one axis, [block, token, around]: `reach` tokens beyond a block on both sides, unless
+    it is the only one. Tokens that fill up the last block see themselves."""
     token = torch.arange(BLOCK, device=device)
-    around = torch.arange(BLOCK + 2 * reach, device=device) - reach
+    margin = reach if size > BLOCK else 0
+    around = torch.arange(-margin, BLOCK + margin, device=device)
     near = (token[:, None] - around).abs() <= reach
     first = torch.arange(0, size, BLOCK, device=device)[:, None]
     inside = (first + around >= 0) & (first + around < size)
