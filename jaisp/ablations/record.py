@@ -28,7 +28,10 @@ Differences = Mapping[str, Mapping[int, Figures]]
 
 def gather(ablations: Ablations) -> tuple[Arms, Differences]:
     """All arms that were measured with their config of now, here or elsewhere, and their
-    differences from those that they are compared with, as the record has them, which is renewed."""
+    differences from those that they are compared with, as the record has them, which is renewed.
+
+    Of an arm that has seeds of the code of now, those of other code are left out: a mean over both
+    would be of no model. The record keeps them."""
     path = record_path(ablations.listed.page)
     record = _renewed(ablations, _read(path))
     # A line an arm: what changes shows.
@@ -39,6 +42,10 @@ def gather(ablations: Ablations) -> tuple[Arms, Differences]:
     for arm, seed in ablations.runs:
         if (own := _kept(ablations, arm, seed, record)) is not None:
             found[arm][seed] = own
+    for arm, seeds in found.items():
+        if any(own.is_current for own in seeds.values()):
+            found[arm] = seeds = {seed: own for seed, own in seeds.items() if own.is_current}
+        for seed in seeds:
             if "differences" in record[_name(arm, seed)]:
                 apart[arm][seed] = _figures(record[_name(arm, seed)]["differences"])
     return found, apart

@@ -209,6 +209,16 @@ def test_stale_arms_are_marked_or_left_out(ablations):
     assert "| plain | the defaults | not yet run |" in write_page(changed)
 
 
+def test_seeds_of_other_code_are_not_averaged_with_those_of_now(ablations):
+    plant(ablations, "plain", 1, 0.80, 40.0)
+    plant(ablations, "plain", 2, 0.90, 50.0, code="edited since")
+    text = write_page(ablations)
+    assert "| plain | the defaults | 400 | 0.700 <sub>" in text
+    assert "1 of 3 trainings are done" in text
+    plant(ablations, "plain", 1, 0.80, 40.0, code="edited since")
+    assert "| 0.750 ± 0.07" in row_of(write_page(ablations), "plain †", "the defaults")
+
+
 def test_arms_outlive_their_results(ablations):
     for seed, error_mas in ((1, 40.0), (2, 44.0)):
         plant(ablations, "plain", seed, 0.80, error_mas)
