@@ -25,8 +25,8 @@ def keep_memory() -> None:
     """Let freed memory stay with this process, for the next large array.
 
     glibc takes large arrays from the kernel one by one and gives each back, and their pages are
-    cleared anew every time: up to a fifth of a step's time on a CPU. Kept, they are a tenth more
-    memory at most. Other C libraries stay as they are.
+    cleared anew every time: a fifth of a step's time on the CPU where it was measured, for a tenth
+    more memory at the peak. Other C libraries stay as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
