@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -324,8 +325,10 @@ def test_bfloat16_is_for_encoders_alone(tmp_path, config, monkeypatch):
 
 
 @pytest.fixture
-def compiler():
-    """torch.compile with nothing kept from other tests."""
+def compiler(monkeypatch):
+    """torch.compile with nothing kept from other tests. Shapes aren't checked: the compiler would
+    follow every check, and find half as many graphs again."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     torch.compiler.reset()
     yield
     torch.compiler.reset()
