@@ -1,7 +1,8 @@
 """A training run on disk: written whole, and gone on with from the same step.
 
 A checkpoint is a zip file. Torch writes a CRC-32 of every tensor there and compares none when it
-reads: a byte that has flipped would be trained on. So they are compared here.
+reads: a byte that has flipped would be trained on. So they are compared here. A record that is
+marked as a folder torch takes for read, and leaves in memory what was there before.
 """
 
 import logging
@@ -31,6 +32,8 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
         with zipfile.ZipFile(path) as records:
             if (damaged := records.testzip()) is not None:
                 raise zipfile.BadZipFile(f"CRC of {damaged}")
+            if any(record.external_attr for record in records.infolist()):
+                raise zipfile.BadZipFile("a tensor's record is marked as a folder")
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises many kinds for a file that it can't read
         log.warning("%s: unreadable (%s); training starts anew", path, type(error).__name__)

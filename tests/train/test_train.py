@@ -100,6 +100,17 @@ def test_a_flipped_byte_of_a_checkpoint_is_noticed_or_changes_nothing(place, cha
     assert found is None or (found["step"] == 3 and torch.equal(found["x"], tensor))
 
 
+def test_a_tensor_marked_as_a_folder_is_noticed(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save_checkpoint(path, "one", {"x": torch.arange(2000.0)})
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"archive/data/0") - 46  # in the zip's directory, at its end
+    assert content[entry : entry + 4] == b"PK\1\2"
+    content[entry + 38] ^= 0x10  # a folder, among the attributes that DOS gives files
+    path.write_bytes(content)
+    assert checkpoint.read_checkpoint(path, "one") is None
+
+
 def test_a_checkpoint_of_another_run_is_left_alone(tmp_path):
     path = tmp_path / "checkpoint.pt"
     checkpoint.save_checkpoint(path, "one", {"step": 3, "x": torch.ones(2)})
